@@ -1,0 +1,53 @@
+"""Running int8 models: one protocol, on the CPU or on an accelerator."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One input or output of a model."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Static, batch 1."""
+    scale: float
+    """real = scale * (int8 - zero_point)"""
+    zero_point: int
+
+    def quantize(self, real: NDArray[np.float32]) -> NDArray[np.int8]:
+        """Give the int8 nearest to `real`, saturated at the ends of the range."""
+        return np.clip(np.rint(real / self.scale) + self.zero_point, -128, 127).astype(np.int8)
+
+    def dequantize(self, quantized: NDArray[np.int8]) -> NDArray[np.float32]:
+        """Give the real values that `quantized` stands for, float32, same shape."""
+        return (quantized.astype(np.float32) - self.zero_point) * self.scale
+
+
+class Model(Protocol):
+    """A loaded int8 model with one input.
+
+    Ready when constructed: hash, shapes and types are checked then (`ModelError`), so `run` only works.
+    `run` may be called from one thread at a time. Who constructs it closes it.
+    """
+
+    name: str
+    """Its name in `models/manifest.toml`."""
+    sha256: str
+    engine: str
+    """What runs it: "litert", "tflite-runtime" or "edgetpu"."""
+    input: Tensor
+    outputs: tuple[Tensor, ...]
+    """Sorted by name."""
+
+    def run(self, values: NDArray[np.int8]) -> tuple[NDArray[np.int8], ...]:
+        """Give the outputs, in the order of `outputs`, for one input of `input.shape`.
+
+        The arrays returned are the caller's until the next call of `run`.
+        """
+        ...
+
+    def close(self) -> None: ...

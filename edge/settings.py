@@ -1,0 +1,228 @@
+"""Every configuration key, declared once: its default, unit, limits and one sentence about it.
+
+Checking, `config show`, the reference table and the commented example all derive from these declarations
+(`edge.config`). The MQTT password is never a key: it lies in a file that `mqtt.password_file` names, so that
+a configuration can be shown, backed up and put under version control.
+"""
+
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import TypeVar, cast
+
+T = TypeVar("T")
+N = TypeVar("N", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What is known about one configuration key."""
+
+    doc: str
+    kind: type
+    """bool, int, float or str."""
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    pattern: str = ""
+    """Regular expression that the whole text must match; empty: any printable text."""
+    rule: str = ""
+    """The pattern in words."""
+    secret: bool = False
+    """Not shown by `config show` nor in an error."""
+
+    @property
+    def limit(self) -> str:
+        """The allowed values in words; empty where the type alone decides."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.low is not None:
+            return f"{self.low:g}..{self.high:g}" + (f" {self.unit}" if self.unit else "")
+        return self.rule
+
+
+def _key(default: T, about: Key, make: Callable[[], T] | None = None) -> T:
+    """Declare a field; typed as its value, as `dataclasses.field` is, so that sections read naturally."""
+    if make is not None:
+        return field(default_factory=make, metadata={"key": about})
+    return field(default=default, metadata={"key": about})
+
+
+def _number(default: N, low: float, high: float, unit: str, doc: str) -> N:
+    return _key(default, Key(doc, type(default), unit=unit, low=low, high=high))
+
+
+def _switch(default: bool, doc: str) -> bool:
+    return _key(default, Key(doc, bool))
+
+
+def _choice(choices: tuple[str, ...], doc: str) -> str:
+    """Declare a key with the first of `choices` as its default."""
+    return _key(choices[0], Key(doc, str, choices=choices))
+
+
+def _text(default: str, doc: str, pattern: str = "", rule: str = "", secret: bool = False) -> str:
+    return _key(default, Key(doc, str, pattern=pattern, rule=rule, secret=secret))
+
+
+def _host_id() -> str:
+    """Derive a device id from the host name: its first label, with other characters turned into dashes."""
+    label = socket.gethostname().split(".")[0]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", label).strip("-")[:64] or "microedge"
+
+
+# Home Assistant's discovery allows these characters in an id, which is narrower than an MQTT topic level.
+_ID = Key(
+    "Name of this device in topics and events; by default made from the host name.",
+    str,
+    pattern=r"[A-Za-z0-9_-]{1,64}",
+    rule="1..64 letters, digits, _ or -",
+)
+_TOPIC = (r"(?!\$)[^+#/\s]+(/[^+#/\s]+)*", "topic levels joined by /, without +, #, spaces or a leading $")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Who this device is, what it is for, and how much it says."""
+
+    id: str = _key("", _ID, make=_host_id)
+    purpose: str = _text(
+        "unspecified", "What it is used for; published in `info`.", ".{1,200}", "1..200 characters"
+    )
+    report: str = _choice(("emotion", "movement"), "`movement` leaves emotion words out.")
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """Where frames come from and how many of them."""
+
+    source: str = _choice(("picamera2", "webcam", "synthetic"), "Which camera `run` opens.")
+    device: str = _text("/dev/video0", "Device node of the webcam.", ".+", "a device node")
+    width: int = _number(640, 64, 8192, "px", "Frame width.")
+    height: int = _number(480, 64, 8192, "px", "Frame height.")
+    rate_hz: float = _number(200.0, 10, 400, "Hz", "Frame rate to ask for; the real one is measured.")
+    queue_frames: int = _number(32, 2, 1000, "frames", "Frames that may wait; then the oldest is dropped.")
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """Finding and following the face."""
+
+    detect_period_s: float = _number(0.5, 0.05, 60, "s", "Time between detections while no face is tracked.")
+    landmark_period_ms: int = _number(30, 5, 500, "ms", "Time between landmark passes on a tracked face.")
+    min_face_px: int = _number(40, 16, 2000, "px", "Smallest face that is followed.")
+    lost_after: int = _number(2, 1, 100, "passes", "Landmark passes in a row without a face that lose it.")
+    presence_min: float = _number(0.5, 0, 1, "", "Confidence below which a landmark pass has seen no face.")
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """Measuring facial motion."""
+
+    anchor_period_ms: int = _number(
+        500, 100, 5000, "ms", "Time between frames that motion is measured against."
+    )
+    dark_luma: float = _number(
+        12.0, 0, 255, "", "Mean luma of the face below which it is too dark to assess."
+    )
+    turn_limit_deg_s: float = _number(
+        60.0, 1, 1000, "deg/s", "Head rotation above which time is not assessable."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Spotting intervals."""
+
+    threshold: float = _number(0.5, 0, 1, "", "Evidence that a spot needs; a higher one gives fewer events.")
+    hop_ms: int = _number(20, 5, 200, "ms", "Time between two runs of the spotter.")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Which spots become events."""
+
+    min_duration_ms: int = _number(40, 20, 500, "ms", "Shortest event.")
+    max_duration_ms: int = _number(200, 40, 500, "ms", "Longest event.")
+    merge_gap_ms: int = _number(30, 0, 500, "ms", "Spots closer than this become one.")
+    uncertain_below: float = _number(0.4, 0, 1, "", "Confidence below which the emotion is `uncertain`.")
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """What runs the models."""
+
+    accelerator: str = _choice(
+        ("auto", "edgetpu", "cpu"), "`auto`: a Coral if there is one; `edgetpu` insists."
+    )
+    threads: int = _number(1, 1, 4, "threads", "CPU threads per model.")
+    models: str = _text("", "Folder of models and manifest; empty: those that came with the program.")
+
+
+@dataclass(frozen=True, slots=True)
+class Mqtt:
+    """The broker, and what is kept while it is away."""
+
+    enabled: bool = _switch(True, "Publish events over MQTT.")
+    host: str = _text("localhost", "Broker's name or address.", r"\S{1,253}", "a host name or address")
+    port: int = _number(1883, 1, 65535, "", "Broker's port.")
+    protocol: str = _choice(("5", "3.1.1"), "MQTT version.")
+    username: str = _text("", "User name at the broker; empty: none.", secret=True)
+    password_file: str = _text("", "File whose first line is the password; empty: none.")
+    topic_prefix: str = _text("microedge", "First level or levels of every topic.", *_TOPIC)
+    keep_alive_s: int = _number(
+        30, 5, 3600, "s", "Longest silence; after 1.5 times it the broker sends the will."
+    )
+    queue_events: int = _number(1000, 1, 100_000, "events", "Events kept for an absent broker.")
+    tls: bool = _switch(False, "Encrypt the connection and check the broker's certificate.")
+    ca_file: str = _text("", "Certificate authority of the broker, PEM; empty: those of the system.")
+
+
+@dataclass(frozen=True, slots=True)
+class Leds:
+    """The three LEDs, by BCM pin number."""
+
+    enabled: bool = _switch(True, "Drive the LEDs.")
+    # The capture LED tells people that frames are read, so it alone cannot be declared absent.
+    capture_pin: int = _number(17, 0, 27, "BCM pin", "LED that is lit exactly while frames are read.")
+    red_pin: int = _number(22, -1, 27, "BCM pin", "Red of the event LED; -1: absent.")
+    green_pin: int = _number(27, -1, 27, "BCM pin", "Green of the event LED; -1: absent.")
+    blue_pin: int = _number(23, -1, 27, "BCM pin", "Blue of the event LED; -1: absent.")
+    fault_pin: int = _number(24, -1, 27, "BCM pin", "Fault LED; -1: absent.")
+    pulse_ms: int = _number(600, 100, 5000, "ms", "How long the event LED shows one event.")
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What is logged."""
+
+    level: str = _choice(("info", "debug", "warning", "error"), "Least severe message that is logged.")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration; `Config()` is sound without a file."""
+
+    device: Device = field(default_factory=Device)
+    camera: Camera = field(default_factory=Camera)
+    face: Face = field(default_factory=Face)
+    motion: Motion = field(default_factory=Motion)
+    spot: Spot = field(default_factory=Spot)
+    event: Event = field(default_factory=Event)
+    inference: Inference = field(default_factory=Inference)
+    mqtt: Mqtt = field(default_factory=Mqtt)
+    leds: Leds = field(default_factory=Leds)
+    log: Log = field(default_factory=Log)
+
+
+SECTIONS: dict[str, type] = {section.name: cast(type, section.type) for section in fields(Config)}
+"""The sections by name, in the order of the file."""
+
+KEYS: dict[str, Key] = {
+    f"{name}.{item.name}": item.metadata["key"]
+    for name, section in SECTIONS.items()
+    for item in fields(section)
+}
+"""Every key by its full name, in the order of the file."""

@@ -91,7 +91,7 @@ def _file_entries(path: Path | None, mistakes: list[str]) -> Iterator[tuple[str,
     except OSError as error:
         mistakes.append(f"{path}: cannot be read: {error.strerror}")
         return
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         mistakes.append(f"{path}: is not valid TOML: {error}")
         return
     for section, table in document.items():

@@ -221,7 +221,7 @@ class ReplaySource:
         if self.frames_out_of_order == 1:
             self._warn_once(
                 "order",
-                f"timestamps jump back from {last_ns / _SECOND_NS:.3f} s to {timestamp_ns / _SECOND_NS:.3f} s; "
+                f"timestamps jump back from {last_ns / _SECOND_NS:.3f} to {timestamp_ns / _SECOND_NS:.3f} s; "
                 "frames are left out until time rises again",
             )
 
@@ -250,16 +250,14 @@ def _open(path: Path) -> Any:
     if path.is_dir():
         raise SourceError(f"{path}: is a directory, not a video file")
     try:
-        if path.stat().st_size == 0:
-            raise SourceError(f"{path}: is an empty file (0 bytes)")
-        with path.open("rb"):
-            pass
-    except SourceError:
-        raise
+        with path.open("rb") as stream:
+            is_empty = not stream.read(1)
     except FileNotFoundError as error:
         raise SourceError(f"{path}: no such file") from error
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror})") from error
+    if is_empty:
+        raise SourceError(f"{path}: is an empty file (0 bytes)")
     name = path.name
     try:
         # `file:` keeps a colon in a name from being read as a protocol; the whitelist keeps a playlist

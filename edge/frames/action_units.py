@@ -21,7 +21,7 @@ class Move:
     """How one place on the face moves with an action unit."""
 
     place: str
-    """A place of `edge.frames.rig` without its side, for example `brow_inner`; `MIDLINE` ones have no side."""
+    """A place of `edge.frames.rig` without its side, such as `brow_inner`; `MIDLINE` ones have none."""
     out: float
     up: float
     width: float
@@ -43,7 +43,8 @@ class Movement:
 
 
 MIDLINE = (
-    "glabella", "nose_bridge_top", "nose_bridge_upper", "upper_lip_top", "lower_lip_bottom", "chin", "chin_boss",
+    "glabella", "nose_bridge_top", "nose_bridge_upper", "upper_lip_top", "lower_lip_bottom", "chin",
+    "chin_boss",
 )  # fmt: skip
 """Places without a side. With a one-sided action unit they move half as far."""
 

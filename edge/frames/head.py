@@ -92,7 +92,7 @@ class HeadShape:
         x_rest = (x - self._depth * np.sin(yaw)) / np.cos(yaw)
         y_rest = (y + self._depth * np.sin(pitch)) / np.cos(pitch)
         rest = x_rest[..., None] * across + y_rest[..., None] * down
-        return ((rest - self._offset) * self._share[..., None]).astype(np.float32)
+        return np.asarray((rest - self._offset) * self._share[..., None], np.float32)
 
 
 def head_reach() -> float:

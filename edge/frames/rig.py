@@ -16,7 +16,7 @@ from edge.frames.slit import Slit
 from edge.records import LANDMARKS, ActionUnit
 
 GRID_STEP = 4
-"""Spacing of the displacement fields, px. Fields are wide Gaussians, so a quarter of the resolution holds them."""
+"""Spacing of the displacement fields, px. They are wide Gaussians: a quarter of the resolution holds them."""
 
 Points = NDArray[np.float32]
 Field = NDArray[np.float32]
@@ -45,12 +45,13 @@ class Rig:
     """The places, fields and slits of one face on the canvas.
 
     Args:
+        canvas: (rows, columns) int16, brightness in any unit.
         landmarks: (56, 2) float32, px, canvas, in the order of `edge.records.LANDMARKS`.
         region: (x, y, width, height) px of the canvas that may move; width and height are multiples of
             `GRID_STEP`.
     """
 
-    def __init__(self, landmarks: Points, region: tuple[int, int, int, int]):
+    def __init__(self, canvas: NDArray[np.int16], landmarks: Points, region: tuple[int, int, int, int]):
         self.landmarks = landmarks
         self.region = region
         point = dict(zip(LANDMARKS, landmarks.astype(np.float64), strict=True))
@@ -61,7 +62,7 @@ class Rig:
         self.places = _places(point, self.right_to_left, self.down, self.iod_px)
         self.grid = _grid(region)
         self.eyes = tuple(self._eye(side, point) for side in ("right", "left"))
-        self.mouth = self._mouth(point)
+        self.mouth = self._mouth(point, canvas)
         still = self._still_parts(point)
         self._fields = {
             (au, side): self._field(au, side) * still[..., None]
@@ -111,7 +112,7 @@ class Rig:
     def at(self, field: Field, points: Points) -> Points:
         """Sample a grid field at (N, 2) canvas points."""
         x, y, _, _ = self.region
-        grid_points = (points - np.float32([x, y]) + np.float32(0.5)) / GRID_STEP - np.float32(0.5)
+        grid_points = (points - np.array([x, y], np.float32) + np.float32(0.5)) / GRID_STEP - np.float32(0.5)
         columns = np.ascontiguousarray(grid_points[None, :, 0], np.float32)
         rows = np.ascontiguousarray(grid_points[None, :, 1], np.float32)
         return np.asarray(cv2.remap(field, columns, rows, cv2.INTER_LINEAR)[0], np.float32)
@@ -134,7 +135,7 @@ class Rig:
             weight = np.exp(-(offset**2).sum(-1) / (2 * (move.width * self.iod_px) ** 2))
             numerator += (weight**2)[..., None] * direction
             denominator += weight
-        return (numerator / denominator[..., None]).astype(np.float32)
+        return np.asarray(numerator / denominator[..., None], np.float32)
 
     def _still_parts(self, point: dict[str, NDArray[np.float64]]) -> NDArray[np.float32]:
         """Give 0 on the eyeballs (and in a mouth that stands open in the photo) and 1 elsewhere, softly."""
@@ -149,10 +150,10 @@ class Rig:
             outlines.append([name for name in LANDMARKS if name.startswith("inner_")])
         for outline in outlines:
             corners = np.array([point[name] for name in outline]) - (x, y)
-            cv2.fillPoly(moving, [np.rint(corners).astype(np.int32)], 0.0)
-        moving = cv2.GaussianBlur(moving, (0, 0), 0.02 * self.iod_px)
+            cv2.fillPoly(moving, [np.rint(corners).astype(np.int32)], (0.0,))
+        soft = cv2.GaussianBlur(moving, (0, 0), 0.02 * self.iod_px)
         size = (self.grid.shape[1], self.grid.shape[0])
-        return np.asarray(cv2.resize(moving, size, interpolation=cv2.INTER_AREA), np.float32)
+        return np.asarray(cv2.resize(soft, size, interpolation=cv2.INTER_AREA), np.float32)
 
     def _eye(self, side: str, point: dict[str, NDArray[np.float64]]) -> Slit:
         order = ("outer", "{}_outer", "{}_inner", "inner")
@@ -170,17 +171,30 @@ class Rig:
             kind="eye",
         )  # fmt: skip
 
-    def _mouth(self, point: dict[str, NDArray[np.float64]]) -> Slit:
+    def _mouth(self, point: dict[str, NDArray[np.float64]], canvas: NDArray[np.int16]) -> Slit:
         upper = ("mouth_right", "upper_lip_right", "upper_lip", "upper_lip_left", "mouth_left")
         lower = ("mouth_right", "lower_lip_right", "lower_lip", "lower_lip_left", "mouth_left")
         top = np.array([point[f"inner_{name}"] for name in upper])
         bottom = np.array([point[f"inner_{name}"] for name in lower])
+        if float(((bottom - top) @ self.down).max()) < 0.03 * self.iod_px:
+            shift = self._lip_line_shift((top + bottom) / 2, canvas)
+            top, bottom = top + shift, bottom + shift
         lip_to_nose = float((point["inner_upper_lip"] - point["nose_base"]) @ self.down)
         lip_to_chin = float((point["chin"] - point["inner_lower_lip"]) @ self.down)
         return Slit(
             top, bottom, self.right_to_left,
             above_px=0.85 * lip_to_nose, below_px=0.8 * lip_to_chin, edge_px=0.0, kind="mouth",
         )  # fmt: skip
+
+    def _lip_line_shift(self, line: NDArray[np.float64], canvas: NDArray[np.int16]) -> NDArray[np.float64]:
+        """Find how far the marked line of a closed mouth lies from the dark line between the lips, px."""
+        shades = cv2.GaussianBlur(canvas.astype(np.float32), (0, 0), 0.006 * self.iod_px)
+        share = np.linspace(0.15, 0.85, 25) * (len(line) - 1)
+        points = np.stack([np.interp(share, np.arange(len(line)), line[:, axis]) for axis in (0, 1)], axis=1)
+        steps = np.linspace(-0.05, 0.05, 41) * self.iod_px
+        tried = (points[None] + steps[:, None, None] * self.down).astype(np.float32)
+        darkness = cv2.remap(shades, tried[..., 0], tried[..., 1], cv2.INTER_LINEAR).mean(1)
+        return self.down * float(steps[int(darkness.argmin())])
 
 
 def _grid(region: tuple[int, int, int, int]) -> NDArray[np.float64]:

@@ -151,10 +151,11 @@ def _bounded_light(events: list[PlantedEvent]) -> list[PlantedEvent]:
     bounded = []
     for event in events:
         if event.kind == "light":
-            if not 0.8 <= brightness * (1 + event.change) <= 1.2:
-                event = replace(event, change=-event.change)
-            brightness *= 1 + event.change
-        bounded.append(event)
+            too_far = not 0.8 <= brightness * (1 + event.change) <= 1.2
+            bounded.append(replace(event, change=-event.change) if too_far else event)
+            brightness *= 1 + bounded[-1].change
+        else:
+            bounded.append(event)
     return bounded
 
 

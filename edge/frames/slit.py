@@ -5,7 +5,7 @@ towards the edges, what lies behind stays where it is, and the three layers are 
 share of each pixel that each one covers, so that sub-pixel motion of an edge stays smooth.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -15,8 +15,18 @@ FloatImage = NDArray[np.float32]
 
 _MOUTH_DARKNESS = 0.28
 """Brightness of an opened mouth relative to the lips."""
-_LASH_DARKENING = 0.30
+_PARTED = 0.06
+"""A mouth whose opening is higher than this share of its width stands open in the photo."""
+_LASH_DARKENING = 0.45
 """How much darker the lash line is when the eye is shut."""
+_LID_MARGIN = 0.40
+"""Marked lid edges are off by a pixel or two, and a lid stretched from inside the eye would carry pieces of
+the iris. So the nearer an eye is to being shut, the farther outside the marks its lids are taken from: by up
+to this share of the opening."""
+_MOST_RAISED = 0.35
+"""An upper lid rises by no more than this share of the opening: the photo has no more eyeball to show."""
+_EYE_CORNERS = 0.06
+"""Marked eye corners lie inside the real ones: the lids are wider by this share of the eye at each end."""
 
 
 class Slit:
@@ -47,6 +57,8 @@ class Slit:
         self._down = np.array([-right_to_left[1], right_to_left[0]])
         self.centre: NDArray[np.float64] = np.concatenate([upper, lower]).mean(0)
         self._above_px, self._below_px, self._kind = above_px, below_px, kind
+        if kind == "eye":
+            upper, lower = _widened(upper), _widened(lower)
         upper_x, upper_y = (upper - self.centre) @ self._across, (upper - self.centre) @ self._down
         lower_x, lower_y = (lower - self.centre) @ self._across, (lower - self.centre) @ self._down
         ends = sorted((float(upper_x[0]), float(upper_x[-1])))
@@ -58,6 +70,8 @@ class Slit:
         self._top, self._bottom = middle - half, middle + half
         self.opening_px = float(2 * half.max())
         """Greatest height of the opening, px."""
+        # Behind a raised upper lip come more teeth, not the dark.
+        self._shows_teeth = kind == "mouth" and self.opening_px > _PARTED * (ends[1] - ends[0])
         share = np.linspace(-1.0, 1.0, len(self._x))
         self._profile = half / max(half.max(), 1e-6) if kind == "eye" else 1.0 - share**2
         reach_x = (ends[1] - ends[0]) / 2 + 2
@@ -92,14 +106,16 @@ class Slit:
 
         Args:
             base: the canvas at `base_scale` times its resolution.
-            source: (rows, columns, 2) float32: for each pixel of the box the canvas point it would show if the
-                edges were at rest.
+            source: (rows, columns, 2) float32: for each pixel of the box the canvas point that it would show
+                with the edges at rest.
             upper_px: how far the upper edge comes down at its widest; negative opens.
             lower_px: how far the lower edge comes up.
 
         Returns:
             (rows, columns) float32, in the units of `base`.
         """
+        if self._kind == "eye":
+            upper_px = max(upper_px, -_MOST_RAISED * self.opening_px)
         offset = source - self.centre.astype(np.float32)
         across = offset @ self._across.astype(np.float32)
         level = offset @ self._down.astype(np.float32)
@@ -113,13 +129,17 @@ class Slit:
         crossing = np.maximum(new_top - new_bottom, 0) / 2
         new_top, new_bottom = new_top - crossing, new_bottom + crossing
 
+        shut = self._shut(upper_px + lower_px)
+        margin = np.float32(_LID_MARGIN * self.opening_px * shut) * np.sqrt(profile)
         anchor = top - np.float32(self._above_px)
         upper_level = np.where(
-            level > anchor, anchor + (level - anchor) * (top - anchor) / (new_top - anchor), level
+            level > anchor, anchor + (level - anchor) * (top - margin - anchor) / (new_top - anchor), level
         )
         anchor = bottom + np.float32(self._below_px)
         lower_level = np.where(
-            level < anchor, anchor + (level - anchor) * (bottom - anchor) / (new_bottom - anchor), level
+            level < anchor,
+            anchor + (level - anchor) * (bottom + margin - anchor) / (new_bottom - anchor),
+            level,
         )
         behind_level = np.clip(level, top, bottom)
 
@@ -129,16 +149,22 @@ class Slit:
         image += self._sample(base, base_scale, source, lower_level - level) * below
         behind = self._sample(base, base_scale, source, behind_level - level)
         if self._kind == "mouth":
-            uncovered = _covered(level, new_top, np.minimum(top, new_bottom))
-            uncovered += _covered(level, np.maximum(bottom, new_top), new_bottom)
+            uncovered = _covered(level, np.maximum(bottom, new_top), new_bottom)
+            if not self._shows_teeth:
+                uncovered += _covered(level, new_top, np.minimum(top, new_bottom))
             share = np.clip(uncovered / np.maximum(1 - above - below, np.float32(1e-3)), 0, 1)
             behind = behind * (1 - np.float32(1 - _MOUTH_DARKNESS) * share)
         image += behind * (1 - above - below)
-        if self._kind == "eye" and upper_px > 0:
-            shut = profile * np.float32(min(upper_px / max(self.opening_px, 1e-6), 1.0))
-            line = np.exp(-(((level - new_top) / np.float32(0.08 * self.opening_px + 0.6)) ** 2))
-            image *= 1 - np.float32(_LASH_DARKENING) * shut * line
-        return image
+        if shut > 0:
+            line = np.exp(-(((level - new_top) / np.float32(0.06 * self.opening_px + 0.7)) ** 2))
+            image *= 1 - np.float32(_LASH_DARKENING * shut) * np.sqrt(profile) * line
+        return np.asarray(image, np.float32)
+
+    def _shut(self, closing_px: float) -> float:
+        """Give how far an eye is shut, 0..1; a mouth is never shut over anything."""
+        if self._kind == "mouth" or self.opening_px < 1e-6:
+            return 0.0
+        return float(np.clip(closing_px / self.opening_px, 0.0, 1.0))
 
     def _sample(
         self, base: NDArray[np.int16], base_scale: int, source: FloatImage, move: FloatImage
@@ -146,13 +172,30 @@ class Slit:
         """Look the canvas up at `source` moved by `move` px down the face."""
         points = source + move[..., None] * self._down.astype(np.float32)
         points = points * np.float32(base_scale) + np.float32((base_scale - 1) / 2)
-        found = cv2.remap(
-            base, points.astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-        return np.asarray(found, np.float32)
+        return np.asarray(sampled(base, points.astype(np.float32)), np.float32)
+
+
+def sampled(image: NDArray[Any], points: FloatImage, border: int = cv2.BORDER_REPLICATE) -> NDArray[Any]:
+    """Look an image or a field up between its pixels.
+
+    Args:
+        image: (rows, columns) or (rows, columns, channels), int16 or float32.
+        points: (rows, columns, 2) float32, (x, y) px of `image`.
+        border: OpenCV border type: what lies outside.
+    """
+    # OpenCV takes both coordinates in one map; its type stubs demand a second one.
+    no_map: Any = None
+    return np.asarray(cv2.remap(image, points, no_map, cv2.INTER_LINEAR, borderMode=border))
+
+
+def _widened(edge: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Move the two ends of an eye's edge outwards."""
+    outwards = (edge[-1] - edge[0]) * _EYE_CORNERS
+    return np.concatenate([[edge[0] - outwards], edge[1:-1], [edge[-1] + outwards]])
 
 
 def _covered(level: FloatImage, start: FloatImage, end: FloatImage) -> FloatImage:
     """Share of each pixel, 1 px high and centred on `level`, that lies between `start` and `end`."""
     half = np.float32(0.5)
-    return np.clip(np.minimum(level + half, end) - np.maximum(level - half, start), 0, 1)
+    overlap = np.minimum(level + half, end) - np.maximum(level - half, start)
+    return np.asarray(np.clip(overlap, 0, 1), np.float32)

@@ -11,6 +11,7 @@ from edge.errors import SourceError
 from edge.frames.head import HeadMotion, HeadShape, head_reach
 from edge.frames.rig import GRID_STEP, Pose, Rig
 from edge.frames.script import DEMO, PlantedEvent, Script, course, plan, speech_course
+from edge.frames.slit import sampled
 from edge.records import LANDMARKS, ActionUnit, Frame
 
 _BASE_SCALE = 2
@@ -84,7 +85,8 @@ class SyntheticSource:
 
         self._base, at_rest = _place(photo, landmarks.astype(np.float32), size, face_px)
         region = _moving_region(at_rest, size)
-        self._rig = Rig(at_rest, region)
+        self._still = np.asarray(cv2.resize(self._base, size, interpolation=cv2.INTER_AREA), np.int16)
+        self._rig = Rig(self._still, at_rest, region)
         self._shape = HeadShape(at_rest, self._rig.grid)
         self._motion = HeadMotion(self._script.head_motion, seed)
         self._talk = (
@@ -92,13 +94,12 @@ class SyntheticSource:
             self._rig.pose((ActionUnit("AU20", "both", 1.0),), 1.0),
         )
         self._poses: dict[int, Pose] = {}
-        self._still = cv2.resize(self._base, size, interpolation=cv2.INTER_AREA)
         self._canvas = self._still.copy()
         x, y, width, height = region
-        self._columns, self._rows = np.meshgrid(
+        columns, rows = np.meshgrid(
             np.arange(x, x + width, dtype=np.float32), np.arange(y, y + height, dtype=np.float32)
         )
-        self._pixels = np.dstack([self._columns, self._rows])
+        self._pixels = np.dstack([columns, rows])
         self._tile, self._noise_gain = _noise(self._still, self._script.noise, seed)
         self._closed = False
 
@@ -177,11 +178,13 @@ class SyntheticSource:
             return head
         # The skin field is known where the skin starts from; two rounds find where that is.
         x, y, _, _ = self._rig.region
-        resting = (self._rig.grid.astype(np.float32) + head - np.float32([x, y]) + 0.5) / GRID_STEP - 0.5
+        resting = (
+            self._rig.grid.astype(np.float32) + head - np.array([x, y], np.float32) + 0.5
+        ) / GRID_STEP - 0.5
         skin = np.zeros_like(head)
         for _ in range(2):
             points = (resting - skin / GRID_STEP).astype(np.float32)
-            skin = cv2.remap(pose.field, points, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+            skin = sampled(pose.field, points, cv2.BORDER_CONSTANT)
         return np.asarray(head - skin, np.float32)
 
     def _draw(self, time_s: float) -> None:
@@ -189,12 +192,10 @@ class SyntheticSource:
         pose = self._pose(time_s)
         step = self._step(time_s, pose)
         x, y, width, height = self._rig.region
-        source = cv2.resize(step, (width, height), interpolation=cv2.INTER_LINEAR)
+        source = np.asarray(cv2.resize(step, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
         source += self._pixels
         scaled = source * np.float32(_BASE_SCALE) + np.float32((_BASE_SCALE - 1) / 2)
-        self._canvas[y : y + height, x : x + width] = cv2.remap(
-            self._base, scaled, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        self._canvas[y : y + height, x : x + width] = sampled(self._base, scaled)
         for slit, (upper_px, lower_px) in (
             *zip(self._rig.eyes, pose.lids, strict=True),
             (self._rig.mouth, (-pose.lips[0], -pose.lips[1])),
@@ -213,7 +214,7 @@ class SyntheticSource:
         if self._script.noise > 0:
             tile = self._tile[down : down + height, right : right + width]
             noise = cv2.multiply(tile, self._noise_gain, scale=1 / 256, dtype=cv2.CV_16S)
-            image = cv2.add(image, noise)
+            image = np.asarray(cv2.add(image, noise), np.int16)
         brightness = 1.0
         for event in self.truth:
             if event.onset_s >= time_s:
@@ -236,8 +237,8 @@ def _place(
     """Scale the photo so that the face has its width and stands in the middle of the frame.
 
     Returns:
-        (rows, columns) int16, `_LEVEL` units per grey level, at `_BASE_SCALE` times the frame's resolution, and
-        the landmarks in px of the frame.
+        (rows, columns) int16, `_LEVEL` units per grey level, at `_BASE_SCALE` times the frame's resolution,
+        and the landmarks in px of the frame.
     """
     width, height = size
     point = dict(zip(LANDMARKS, landmarks, strict=True))
@@ -248,7 +249,7 @@ def _place(
     fine = scale * _BASE_SCALE
     method = cv2.INTER_AREA if fine < 1 else cv2.INTER_CUBIC
     scaled_size = (max(round(photo.shape[1] * fine), 2), max(round(photo.shape[0] * fine), 2))
-    scaled = cv2.resize(photo, scaled_size, interpolation=method)
+    scaled = np.asarray(cv2.resize(photo, scaled_size, interpolation=method), np.uint8)
     factor = np.array([scaled_size[0] / photo.shape[1], scaled_size[1] / photo.shape[0]], np.float32)
     fine_points = (landmarks + 0.5) * factor - 0.5
     middle = (fine_points.min(0) + fine_points.max(0)) / 2

@@ -1,7 +1,7 @@
 """Every event that leaves the device is what the schema promises."""
 
-import dataclasses
 import json
+from collections.abc import Callable
 from datetime import datetime
 
 import pytest
@@ -14,6 +14,8 @@ from edge.records import EMOTIONS, ActionUnit, Event, Quality, Spot
 
 START_NS = 1_795_428_902_415_999_999
 HASHES = {"landmark": "0" * 64, "spotter": "f" * 64}
+
+MakeEvent = Callable[..., Event]
 
 share = st.floats(0, 1)
 amount = st.floats(0, 1e4)
@@ -46,21 +48,6 @@ def events(draw: st.DrawFn) -> Event:
     return Event(spot, emotion, draw(share), quality)
 
 
-def an_event(**changes: object) -> Event:
-    spot = Spot(
-        face_id=1, onset_ns=12_415_000_000, apex_ns=12_460_000_000, offset_ns=12_530_000_000, score=0.94,
-        probabilities=(0.02, 0.05, 0.11, 0.03, 0.71, 0.02, 0.03, 0.03),
-        action_units=(ActionUnit("AU9", "both", 0.83),), regions=(0.1, 0.2, 0.9, 0.4), intensity_iod=0.011,
-        confusers=(0.0,) * 5,
-    )  # fmt: skip
-    in_spot = {field.name for field in dataclasses.fields(Spot)}
-    spot = dataclasses.replace(spot, **{name: value for name, value in changes.items() if name in in_spot})
-    event = Event(spot, "disgust", 0.71, Quality(199.8, 0, 2.1, 212.0))
-    return dataclasses.replace(
-        event, **{name: value for name, value in changes.items() if name not in in_spot}
-    )
-
-
 def a_writer(**changes: object) -> PayloadWriter:
     return PayloadWriter("lab-03", "boot-1", START_NS, HASHES, **changes)
 
@@ -77,8 +64,10 @@ def test_any_event_survives_the_round_trip_through_json_and_is_valid(
     assert abs(back["onset_s"] * 1e9 - event.spot.onset_ns) <= 50_001 + event.spot.onset_ns * 1e-15
 
 
-def test_an_event_reads_as_the_design_shows_it() -> None:
-    payload = a_writer(context={"session": "interview-7"}, clock_synchronised=lambda: True).write(an_event())
+def test_an_event_reads_as_the_design_shows_it(make_event: MakeEvent) -> None:
+    payload = a_writer(context={"session": "interview-7"}, clock_synchronised=lambda: True).write(
+        make_event()
+    )
     assert payload["time"] == "2026-11-23T10:15:14.830Z"
     assert (payload["onset_s"], payload["apex_s"], payload["offset_s"]) == (12.415, 12.46, 12.53)
     assert (payload["duration_ms"], payload["seq"], payload["emotion"]) == (115, 1, "disgust")
@@ -88,34 +77,37 @@ def test_an_event_reads_as_the_design_shows_it() -> None:
     assert payload["model"] == {"landmark": "sha256:" + "0" * 64, "spotter": "sha256:" + "f" * 64}
 
 
-def test_movement_reports_hold_no_emotion_word_anywhere() -> None:
-    for payload in (a_writer(report="movement").write(an_event()), a_writer().write(an_event(emotion=None))):
+def test_movement_reports_hold_no_emotion_word_anywhere(make_event: MakeEvent) -> None:
+    for payload in (
+        a_writer(report="movement").write(make_event()),
+        a_writer().write(make_event(emotion=None)),
+    ):
         assert not {"emotion", "confidence", "probabilities"} & payload.keys()
         assert not [emotion for emotion in EMOTIONS if emotion in json.dumps(payload)]
 
 
-def test_seq_rises_by_one_and_a_refused_event_leaves_no_hole() -> None:
+def test_seq_rises_by_one_and_a_refused_event_leaves_no_hole(make_event: MakeEvent) -> None:
     writer = a_writer()
-    first = writer.write(an_event())
+    first = writer.write(make_event())
     with pytest.raises(PublishError):
-        writer.write(an_event(emotion="joy"))
-    second = writer.write(an_event(onset_ns=12_416_000_000))
+        writer.write(make_event(emotion="joy"))
+    second = writer.write(make_event(onset_ns=12_416_000_000))
     assert (first["seq"], second["seq"]) == (1, 2)
 
 
-def test_the_same_event_of_the_same_boot_gets_the_same_id_and_others_do_not() -> None:
+def test_the_same_event_of_the_same_boot_gets_the_same_id_and_others_do_not(make_event: MakeEvent) -> None:
     def event_id(boot: str = "boot-1", **changes: object) -> str:
-        return str(PayloadWriter("lab-03", boot, START_NS, HASHES).write(an_event(**changes))["id"])
+        return str(PayloadWriter("lab-03", boot, START_NS, HASHES).write(make_event(**changes))["id"])
 
     assert event_id() == event_id()
     others = {event_id(), event_id(boot="boot-2"), event_id(face_id=2), event_id(offset_ns=12_531_000_000)}
     assert len(others) == 4
 
 
-def test_ids_sort_by_the_time_of_the_onset() -> None:
+def test_ids_sort_by_the_time_of_the_onset(make_event: MakeEvent) -> None:
     writer = a_writer()
     ids = [
-        writer.write(an_event(onset_ns=t, apex_ns=t, offset_ns=t + 10**8))["id"]
+        writer.write(make_event(onset_ns=t, apex_ns=t, offset_ns=t + 10**8))["id"]
         for t in range(0, 10**10, 10**9 + 7)
     ]
     assert ids == sorted(ids)
@@ -137,15 +129,15 @@ def test_ids_sort_by_the_time_of_the_onset() -> None:
     ],
 )
 def test_an_event_that_breaks_the_contract_is_refused_by_field(
-    changes: dict[str, object], named: str
+    changes: dict[str, object], named: str, make_event: MakeEvent
 ) -> None:
     with pytest.raises(PublishError) as caught:
-        a_writer().write(an_event(**changes))
+        a_writer().write(make_event(**changes))
     assert named in str(caught.value)
 
 
-def test_an_unknown_field_is_refused() -> None:
-    payload = a_writer().write(an_event())
+def test_an_unknown_field_is_refused(make_event: MakeEvent) -> None:
+    payload = a_writer().write(make_event())
     with pytest.raises(PublishError, match="landmarks"):
         validate({**payload, "landmarks": [1, 2]})
 
@@ -155,9 +147,9 @@ def test_an_unknown_schema_is_refused() -> None:
         validate({"schema": "microedge.event/9"})
 
 
-def test_a_start_time_beyond_the_calendar_is_refused_by_name() -> None:
+def test_a_start_time_beyond_the_calendar_is_refused_by_name(make_event: MakeEvent) -> None:
     with pytest.raises(PublishError, match="time"):
-        PayloadWriter("lab-03", "boot-1", 10**22, HASHES).write(an_event())
+        PayloadWriter("lab-03", "boot-1", 10**22, HASHES).write(make_event())
 
 
 def test_health_leaves_out_what_is_not_known_and_checks_the_rest() -> None:

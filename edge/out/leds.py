@@ -1,0 +1,240 @@
+"""The three LEDs: *capture* (frames are read), *event* (RGB, what was seen) and *fault* (what is wrong).
+
+Nobody should need to tell red from green, so each emotion has a colour and also a rhythm of its own, and each
+fault has a number of blinks.
+
+| event | colour | rhythm |        | fault | blinks |
+|---|---|---|---------------|---|---|
+| happiness | yellow | `-` |     | camera | 2 |
+| sadness | blue | `--` |        | models | 3 |
+| anger | red | `...` |          | broker | 4 |
+| fear | magenta | `..` |        | accelerator | 5 |
+| disgust | green | `.-` |       | anything else | 1 |
+| surprise | cyan | `-.` |
+| contempt | white | `.-.` |
+| other | white | `-.-` |
+| uncertain, or movement alone | white | `.` |
+
+A dot is lit for one ninth of `leds.pulse_ms`, a dash for three, the gap is one. Several faults take turns.
+"""
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import cycle
+from typing import Any
+
+import gpiozero
+
+from edge.config import Leds as LedsConfig
+from edge.errors import ConfigError
+from edge.out import Payload
+from edge.records import Event
+
+Colour = tuple[bool, bool, bool]
+"""Red, green, blue."""
+Step = tuple[Colour, float]
+"""A colour and how long it shows, s."""
+
+DARK: Colour = (False, False, False)
+WHITE: Colour = (True, True, True)
+
+SIGNALS: dict[str, tuple[Colour, str]] = {
+    "happiness": ((True, True, False), "-"),
+    "sadness": ((False, False, True), "--"),
+    "anger": ((True, False, False), "..."),
+    "fear": ((True, False, True), ".."),
+    "disgust": ((False, True, False), ".-"),
+    "surprise": ((False, True, True), "-."),
+    "contempt": (WHITE, ".-."),
+    "other": (WHITE, "-.-"),
+    "uncertain": (WHITE, "."),
+}
+"""Colour and rhythm by emotion."""
+
+BLINK_S = 0.2
+PAUSE_S = 1.0
+"""Length of a blink of the fault LED and of the gap after it; and of the pause after the last one."""
+
+
+class Fault(IntEnum):
+    """What the fault LED tells, by its number of blinks."""
+
+    OTHER = 1
+    CAMERA = 2
+    MODELS = 3
+    BROKER = 4
+    ACCELERATOR = 5
+
+
+@dataclass(frozen=True, slots=True)
+class LedState:
+    """What the LEDs show at this moment."""
+
+    capture: bool
+    event: Colour
+    fault: bool
+
+
+def event_steps(emotion: str | None, pulse_ms: int) -> list[Step]:
+    """Give what the event LED does for an emotion (None: movement alone); at most `pulse_ms` long."""
+    colour, rhythm = SIGNALS[emotion or "uncertain"]
+    unit_s = pulse_ms / 9000
+    steps: list[Step] = []
+    for mark in rhythm:
+        steps += [(colour, unit_s * (3 if mark == "-" else 1)), (DARK, unit_s)]
+    return [*steps[:-1], (DARK, 0.0)]
+
+
+def fault_steps(faults: Sequence[Fault]) -> list[Step]:
+    """Give one round of the fault LED: each fault's blinks and a pause, in the order of their numbers."""
+    steps: list[Step] = []
+    for fault in sorted(faults):
+        steps += [(WHITE, BLINK_S), (DARK, BLINK_S)] * fault
+        steps.append((DARK, PAUSE_S))
+    return steps
+
+
+class _Player:
+    """Plays steps on a lamp in a thread of its own; new steps replace those that play."""
+
+    def __init__(self, name: str, show: Callable[[Colour], None]) -> None:
+        self._show = show
+        self._changed = threading.Condition()
+        self._steps: Iterator[Step] = iter(())
+        self._generation = 0
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def play(self, steps: Iterator[Step]) -> None:
+        """Begin `steps` now and return at once; the lamp keeps its last colour when they end."""
+        with self._changed:
+            self._steps = steps
+            self._generation += 1
+            self._changed.notify()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with self._changed:
+            while not self._closed:
+                generation = self._generation
+                step = next(self._steps, None)
+                if step is not None:
+                    self._show(step[0])
+                self._changed.wait_for(
+                    lambda: self._closed or self._generation != generation,  # noqa: B023 (called within this pass)
+                    timeout=None if step is None else step[1],
+                )
+
+
+class Leds:
+    """An `EventSink` that shows events, and the place to say that frames are read or that something is wrong.
+
+    Every method returns at once. `close` switches all LEDs off.
+    """
+
+    def __init__(self, config: LedsConfig, pin_factory: Any = None) -> None:
+        """Take the pins.
+
+        Args:
+            config: the section `leds`.
+            pin_factory: gpiozero's way to the pins; None: what this machine has.
+
+        Raises:
+            ConfigError: if there is no GPIO here, or a pin cannot be had.
+        """
+        self._pulse_ms = config.pulse_ms
+        self._devices: list[Any] = []
+        self._capture = self._take(config.capture_pin, "capture_pin", pin_factory)
+        self._event = [
+            self._take(pin, key, pin_factory)
+            for pin, key in (
+                (config.red_pin, "red_pin"),
+                (config.green_pin, "green_pin"),
+                (config.blue_pin, "blue_pin"),
+            )
+        ]
+        self._fault = self._take(config.fault_pin, "fault_pin", pin_factory)
+        self._faults: frozenset[Fault] = frozenset()
+        self._event_player = _Player("event LED", self._show_event)
+        self._fault_player = _Player("fault LED", self._show_fault)
+
+    def capture(self, reading: bool) -> None:
+        """Set the capture LED. To be lit before the camera opens, and put out after it is closed."""
+        self._set(self._capture, reading)
+
+    def publish(self, event: Event, payload: Payload) -> None:
+        """Show the event's emotion; a newer event cuts an older one short."""
+        self._event_player.play(iter(event_steps(payload.get("emotion"), self._pulse_ms)))
+
+    def fault(self, fault: Fault, present: bool) -> None:
+        """Say whether `fault` is present; it blinks until it is gone."""
+        faults = self._faults | {fault} if present else self._faults - {fault}
+        if faults == self._faults:
+            return
+        self._faults = faults
+        steps = fault_steps(sorted(faults))
+        self._fault_player.play(cycle(steps) if steps else iter([(DARK, 0.0)]))
+
+    @property
+    def faults(self) -> frozenset[Fault]:
+        return self._faults
+
+    @property
+    def state(self) -> LedState:
+        """What the pins are set to now; an absent LED is dark."""
+        red, green, blue = (self._is_lit(led) for led in self._event)
+        return LedState(self._is_lit(self._capture), (red, green, blue), self._is_lit(self._fault))
+
+    def close(self) -> None:
+        """Switch everything off and release the pins. May be called again."""
+        if not self._devices:
+            return
+        self._event_player.close()
+        self._fault_player.close()
+        for device in self._devices:
+            device.close()
+        self._devices.clear()
+
+    def _take(self, pin: int, key: str, pin_factory: Any) -> Any:
+        if pin < 0:
+            return None
+        try:
+            with warnings.catch_warnings():
+                # One line of ours says it all; gpiozero warns once for every library that is absent.
+                warnings.simplefilter("ignore", gpiozero.PinFactoryFallback)
+                device = gpiozero.LED(pin, pin_factory=pin_factory)
+        except Exception as error:
+            # gpiozero passes the errors of whichever pin library it finds through: any class is possible.
+            for taken in self._devices:
+                taken.close()
+            none_here = isinstance(error, gpiozero.BadPinFactory)
+            reason = "this machine has no GPIO" if none_here else str(error) or type(error).__name__
+            advice = "set leds.enabled = false to run without LEDs"
+            raise ConfigError(f"leds.{key} = {pin}: cannot be used: {reason}; {advice}") from error
+        self._devices.append(device)
+        return device
+
+    def _show_event(self, colour: Colour) -> None:
+        for led, lit in zip(self._event, colour, strict=True):
+            self._set(led, lit)
+
+    def _show_fault(self, colour: Colour) -> None:
+        self._set(self._fault, colour != DARK)
+
+    @staticmethod
+    def _set(led: Any, lit: bool) -> None:
+        if led is not None and not led.closed:
+            led.value = int(lit)
+
+    @staticmethod
+    def _is_lit(led: Any) -> bool:
+        return led is not None and not led.closed and bool(led.value)

@@ -1,5 +1,6 @@
 """Real parts that several tests share."""
 
+import getpass
 import shutil
 import socket
 import subprocess
@@ -41,12 +42,14 @@ class Broker:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
         self._config = folder / "mosquitto.conf"
-        self._config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n")
         self._log = folder / "mosquitto.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, access: str = "allow_anonymous true") -> None:
         assert MOSQUITTO is not None
+        # When root starts it, mosquitto changes to a user who could not read the test's files.
+        user = getpass.getuser()
+        self._config.write_text(f"listener {self.port} 127.0.0.1\n{access}\nuser {user}\n")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen([MOSQUITTO, "-c", self._config], stdout=log, stderr=log)
         wait_until(self._answers, f"mosquitto on port {self.port}: {self._log.read_text()}")

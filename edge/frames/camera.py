@@ -260,7 +260,7 @@ def _opened(library: Any, camera: int) -> Any:
     found = library.Picamera2.global_camera_info()
     if not 0 <= camera < len(found):
         raise SourceError(
-            f"camera {camera}: not there, {len(found)} found; see `rpicam-hello --list-cameras`, check its cable"
+            f"camera {camera}: not there, {len(found)} found; see `rpicam-hello --list-cameras`"
         )
     try:
         return library.Picamera2(camera)

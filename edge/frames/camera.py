@@ -102,6 +102,7 @@ class CameraSource:
         with self._arrived:
             stale = list(self._queue)
             self._queue.clear()
+            self.frames_dropped = 0
         for request in stale:
             request.release()
         counter = FrameCounter(self.nominal_rate_hz)

@@ -1,6 +1,7 @@
 """Frames of a recording: any container, codec, size and pixel format that FFmpeg reads (through PyAV)."""
 
 import logging
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -54,6 +55,9 @@ class ReplaySource:
         self._undecodable = 0
         self._first_fault = ""
         self._ended_early = False
+        # Decoding from a container that was closed meanwhile would crash the process.
+        self._decoding = threading.Lock()
+        self._closed = False
         if start_s < 0 or (seconds is not None and seconds <= 0):
             raise SourceError(f"{self.name}: start ({start_s:g} s) must be 0 or more, seconds above 0")
         self._container = _open(self._path)
@@ -107,12 +111,18 @@ class ReplaySource:
                     luma = resized(luma, self.size)
                 yield Frame(luma, timestamp_ns, sequence)
                 last_ns, sequence = timestamp_ns, sequence + 1
-            self._pending = next(self._decoded, None)
+            with self._decoding:
+                if self._closed:
+                    return
+                self._pending = next(self._decoded, None)
         self._conclude(float(first_s) + last_ns / _SECOND_NS)
 
     def close(self) -> None:
-        self._pending = None
-        self._container.close()
+        """Close the file; frames handed out stay valid."""
+        with self._decoding:
+            self._closed = True
+            self._pending = None
+            self._container.close()
 
     def _from(self, start_s: float) -> Iterator[tuple[Fraction, Any]]:
         """Decode from the first frame at or after `start_s`: (seconds from the file's start, frame)."""

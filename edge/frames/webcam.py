@@ -1,5 +1,6 @@
 """Frames of a V4L2 webcam, through PyAV's v4l2 input: kernel timestamps, luma without colour conversion."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,9 @@ class WebcamSource:
         self.duration_s: float | None = None
         self.frames_out_of_order = 0
         self.warnings: list[str] = []
+        # Reading from a container that was closed meanwhile would crash the process.
+        self._decoding = threading.Lock()
+        self._closed = False
         self._container = _opened(self.name, rate_hz, size, pixel_format)
         try:
             stream = self._container.streams.video[0]
@@ -76,16 +80,20 @@ class WebcamSource:
                 last_ns = timestamp_ns
                 luma = resized(luma_of(self._pending), self.size)
                 yield Frame(luma, timestamp_ns, counter.sequence(timestamp_ns))
-            if self._pending is None:
-                return
-            try:
-                self._pending = next(self._decoded)
-            except (av.FFmpegError, StopIteration) as error:
-                raise SourceError(f"{self.name}: the webcam stopped giving frames ({error})") from error
+            with self._decoding:
+                if self._closed:
+                    return
+                try:
+                    self._pending = next(self._decoded)
+                except (av.FFmpegError, StopIteration) as error:
+                    raise SourceError(f"{self.name}: the webcam stopped giving frames ({error})") from error
 
     def close(self) -> None:
-        self._pending = None
-        self._container.close()
+        """Close the device, at the latest after the frame that is being waited for."""
+        with self._decoding:
+            self._closed = True
+            self._pending = None
+            self._container.close()
 
     def _stamp_ns(self, picture: Any) -> int:
         if picture.pts is None or picture.time_base is None:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import queue
+import shutil
 import signal
 import socket
 import subprocess
@@ -92,6 +93,7 @@ class Relay:
         for end in self._ends:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+            end.close()
         self._ends.clear()
 
     def close(self) -> None:
@@ -115,10 +117,14 @@ class Relay:
             threading.Thread(target=self._pass, args=(far, near, True), daemon=True).start()
 
     def _pass(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
-        with contextlib.suppress(OSError), source, target:
+        with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if not (answers and self.is_deaf):
                     target.sendall(data)
+        # Unlike close, this also ends the other direction's recv.
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
@@ -387,6 +393,24 @@ def test_a_wrong_password_is_told_without_repeating_it(
     assert "hunter2" not in caplog.text
     assert "hunter2" not in out.problem
     assert caplog.text.count("refused") == 1
+
+
+def test_an_encrypted_connection_is_made_only_to_a_broker_whose_certificate_is_trusted(
+    own_broker: Broker, tmp_path: Path, bench: Bench
+) -> None:
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("openssl is not installed")
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    request = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run(
+        [openssl, *request.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True
+    )
+    own_broker.start(access=f"allow_anonymous true\ncertfile {certificate}\nkeyfile {key}")
+    stranger = bench.sink(own_broker.port, tls=True)
+    bench.until(lambda: "CERTIFICATE_VERIFY_FAILED" in stranger.problem, "a refusal of the certificate")
+    friend = bench.sink(own_broker.port, tls=True, ca_file=str(certificate))
+    bench.publish(friend, bench.payloads(50))
+    bench.until(lambda: friend.counts() == Counts(waiting=0, confirmed=50, lost=0), "every confirmation")
 
 
 def test_credentials_and_certificates_that_cannot_be_read_are_found_at_once(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ UNCONFIRMED_LIMIT = 10
 """Messages on their way at once; mosquitto accepts 20 by default (`max_inflight_messages`)."""
 
 CONNECT_TIMEOUT_S = 5.0
+"""Time for the network connection, and again for the broker's answer."""
+
 CLOSE_TIMEOUT_S = 2.0
 """Time to deliver what is left once the sink is being closed."""
 
@@ -152,7 +154,12 @@ class Connection:
 
     def _work(self) -> str:
         deadline = float("inf")
+        answer_due = time.monotonic() + CONNECT_TIMEOUT_S
         while self._client.socket() is not None:
+            if not self._accepted and time.monotonic() >= answer_due:
+                # Some brokers meet a version that they do not know with silence.
+                advice = f"is mqtt.protocol = {self._address.protocol} right?"
+                return f"no answer within {CONNECT_TIMEOUT_S:g} s; {advice}"
             if self._closing.is_set():
                 deadline = min(deadline, time.monotonic() + CLOSE_TIMEOUT_S)
                 if time.monotonic() >= deadline:

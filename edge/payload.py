@@ -64,6 +64,8 @@ class PayloadWriter:
         self._device_id, self._boot_id = device_id, boot_id
         self._clock_synchronised = clock_synchronised
         self._model = {part: _tagged(digest) for part, digest in model_hashes.items()}
+        # Compiled now, so that the first event does not hold up a frame.
+        _validator("microedge.event/1")
 
     def write(self, event: Event, replayed: bool = False) -> Payload:
         """Give the event as its schema describes it, with the next `seq`.

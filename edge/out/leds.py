@@ -3,17 +3,25 @@
 Nobody should need to tell red from green, so each emotion has a colour and also a rhythm of its own, and each
 fault has a number of blinks.
 
-| event | colour | rhythm |        | fault | blinks |
-|---|---|---|---------------|---|---|
-| happiness | yellow | `-` |     | camera | 2 |
-| sadness | blue | `--` |        | models | 3 |
-| anger | red | `...` |          | broker | 4 |
-| fear | magenta | `..` |        | accelerator | 5 |
-| disgust | green | `.-` |       | anything else | 1 |
+| event | colour | rhythm |
+|---|---|---|
+| happiness | yellow | `-` |
+| sadness | blue | `--` |
+| anger | red | `...` |
+| fear | magenta | `..` |
+| disgust | green | `.-` |
 | surprise | cyan | `-.` |
 | contempt | white | `.-.` |
 | other | white | `-.-` |
 | uncertain, or movement alone | white | `.` |
+
+| fault | blinks |
+|---|---|
+| anything else | 1 |
+| camera | 2 |
+| models | 3 |
+| broker | 4 |
+| accelerator | 5 |
 
 A dot is lit for one ninth of `leds.pulse_ms`, a dash for three, the gap is one. Several faults take turns.
 """

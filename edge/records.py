@@ -58,6 +58,7 @@ class Reason(StrEnum):
     HEAD_TURN = "head turn"
     MACRO = "macro-expression"
     LIGHT = "light change"
+    WEAK = "weak evidence"
     TOO_SHORT = "too short"
     TOO_LONG = "too long"
 

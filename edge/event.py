@@ -1,0 +1,174 @@
+"""Decide which spots become events, and why the others do not.
+
+A spot becomes an event when its evidence reaches the threshold, its duration passes the gate, nothing makes its
+time unassessable, and no confuser explains it better. What is turned down carries its reason.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from edge.errors import ConfigError
+from edge.evidence import CONFUSERS
+from edge.records import EMOTIONS, Event, NotAssessable, Quality, Reason, Refusal, Spot
+from edge.settings import Event as EventConfig
+
+_NS_PER_MS = 1_000_000
+
+FRAMES_PER_EVENT = 3
+"""A shift of one frame must leave an interval's overlap with the truth at half or more: (L - s) / (L + s) >= 0.5
+holds for s <= L / 3, so an event must last at least three frame periods to be placed."""
+
+_TOLERANCE_MS = 12
+"""Onset and offset are measured to about this; a duration this far beyond a limit counts as on the limit."""
+
+_CONFUSED = 0.5
+"""Evidence for a confuser above which it is the reason for turning down what stays below the threshold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """How one frame was seen."""
+
+    timestamp_ns: int
+    frame_rate_hz: float
+    dropped: int
+    """Frames lost since the start of the stream."""
+    head_turn_deg_s: float
+    face_px: float
+
+
+class Gate:
+    """Turns spots into events.
+
+    Args:
+        config: durations, merging, `uncertain_below`.
+        threshold: evidence that an event needs, 0..1.
+        report: "emotion", or "movement" to leave the emotion out.
+    """
+
+    _KEPT = 1000
+    """Conditions of this many frames are kept: more than the longest event and the spotter's delay."""
+
+    def __init__(self, config: EventConfig, *, threshold: float, report: str) -> None:
+        if config.min_duration_ms >= config.max_duration_ms:
+            raise ConfigError(
+                f"event.min_duration_ms = {config.min_duration_ms}: must be below "
+                f"event.max_duration_ms = {config.max_duration_ms}"
+            )
+        self._config, self._threshold, self._report = config, threshold, report
+        self._conditions: deque[Conditions] = deque(maxlen=self._KEPT)
+        self._excluded: deque[NotAssessable] = deque(maxlen=100)
+        self._pending: Spot | None = None
+
+    def note(self, conditions: Conditions) -> None:
+        """Remember how a frame was seen."""
+        self._conditions.append(conditions)
+
+    def exclude(self, stretch: NotAssessable) -> None:
+        """Remember a stretch of time in which nothing may be reported."""
+        last = self._excluded[-1] if self._excluded else None
+        if last is not None and last.reason == stretch.reason and last.end_ns >= stretch.start_ns:
+            self._excluded[-1] = replace(last, end_ns=stretch.end_ns)
+        else:
+            self._excluded.append(stretch)
+
+    def consider(self, spots: Sequence[Spot], seen_until_ns: int | None) -> tuple[list[Event], list[Refusal]]:
+        """Take new spots and give what is decided.
+
+        Args:
+            spots: in order of their offset.
+            seen_until_ns: media time up to which spots are complete; None: no more will come.
+        """
+        events: list[Event] = []
+        refusals: list[Refusal] = []
+        for spot in spots:
+            if self._pending is not None and self._belong_together(self._pending, spot):
+                self._pending = _merged(self._pending, spot)
+                continue
+            self._decide(events, refusals)
+            self._pending = spot
+        if self._pending is not None:
+            wait_ns = self._config.merge_gap_ms * _NS_PER_MS
+            if seen_until_ns is None or seen_until_ns > self._pending.offset_ns + wait_ns:
+                self._decide(events, refusals)
+        return events, refusals
+
+    def _belong_together(self, first: Spot, second: Spot) -> bool:
+        gap_ms = (second.onset_ns - first.offset_ns) / _NS_PER_MS
+        whole_ms = (second.offset_ns - first.onset_ns) / _NS_PER_MS
+        return (
+            first.face_id == second.face_id
+            and gap_ms <= self._config.merge_gap_ms
+            and whole_ms <= self._config.max_duration_ms
+        )
+
+    def _decide(self, events: list[Event], refusals: list[Refusal]) -> None:
+        spot, self._pending = self._pending, None
+        if spot is None:
+            return
+        during = [c for c in self._conditions if spot.onset_ns <= c.timestamp_ns <= spot.offset_ns]
+        during = during or list(self._conditions)[-1:]
+        if not during:
+            return
+        quality = Quality(
+            frame_rate_hz=during[-1].frame_rate_hz,
+            frames_dropped=during[-1].dropped - during[0].dropped,
+            head_turn_deg_s=max(c.head_turn_deg_s for c in during),
+            face_px=during[-1].face_px,
+        )
+        reason = self._reason_against(spot, quality)
+        if reason is not None:
+            refusals.append(Refusal(spot, reason))
+            return
+        events.append(self._event(self._within_limits(spot), quality))
+
+    def _reason_against(self, spot: Spot, quality: Quality) -> Reason | None:
+        for stretch in self._excluded:
+            if stretch.start_ns < spot.offset_ns and spot.onset_ns < stretch.end_ns:
+                return stretch.reason
+        if spot.score < self._threshold:
+            strongest = max(range(len(CONFUSERS)), key=spot.confusers.__getitem__)
+            return Reason(CONFUSERS[strongest]) if spot.confusers[strongest] >= _CONFUSED else Reason.WEAK
+        duration_ms = (spot.offset_ns - spot.onset_ns) / _NS_PER_MS
+        if duration_ms < max(self._config.min_duration_ms, shortest_event_ms(quality.frame_rate_hz)) - _TOLERANCE_MS:
+            return Reason.TOO_SHORT
+        if duration_ms > self._config.max_duration_ms + _TOLERANCE_MS:
+            return Reason.TOO_LONG
+        return None
+
+    def _within_limits(self, spot: Spot) -> Spot:
+        """Bring a duration that lies within the tolerance of a limit onto the limit, about the interval's middle."""
+        duration = spot.offset_ns - spot.onset_ns
+        limited = min(
+            max(duration, self._config.min_duration_ms * _NS_PER_MS), self._config.max_duration_ms * _NS_PER_MS
+        )
+        if limited == duration:
+            return spot
+        onset = max(0, spot.onset_ns - (limited - duration) // 2)
+        offset = onset + limited
+        return replace(spot, onset_ns=onset, offset_ns=offset, apex_ns=min(max(spot.apex_ns, onset), offset))
+
+    def _event(self, spot: Spot, quality: Quality) -> Event:
+        names = (*EMOTIONS, "other")
+        top = max(range(len(names)), key=spot.probabilities.__getitem__)
+        confidence = spot.probabilities[top]
+        emotion: str | None = names[top] if confidence >= self._config.uncertain_below else "uncertain"
+        return Event(spot, emotion if self._report == "emotion" else None, confidence, quality)
+
+
+def shortest_event_ms(frame_rate_hz: float) -> float:
+    """Give the shortest event that can be placed at this frame rate, ms."""
+    return FRAMES_PER_EVENT * 1000 / frame_rate_hz if frame_rate_hz > 0 else float("inf")
+
+
+def _merged(first: Spot, second: Spot) -> Spot:
+    """Join two spots; the stronger one tells what they are."""
+    stronger = first if first.score >= second.score else second
+    return replace(
+        stronger,
+        onset_ns=min(first.onset_ns, second.onset_ns),
+        offset_ns=max(first.offset_ns, second.offset_ns),
+        intensity_iod=max(first.intensity_iod, second.intensity_iod),
+        confusers=tuple(map(max, first.confusers, second.confusers)),
+    )

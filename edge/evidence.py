@@ -1,0 +1,184 @@
+"""Run the int8 temporal net over the motion signal and give its evidence, step by step.
+
+Motion is brought to a fixed grid of 5 ms, whatever the camera's rate, and the net sees 128 steps (0.64 s) of
+it at a time. For each step it gives evidence for onset, apex, offset and for lying inside a
+micro-expression, for the emotion, for action units with their side, and for what only looks like one: the
+confusers. A step is judged by several overlapping windows; their mean is final once the step is old enough
+for the net to have seen what followed (`_SEEN`). That wait is most of the device's delay.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.errors import ModelError
+from edge.inference import Model
+from edge.records import EMOTIONS, Motion
+from edge.regions import CHANNELS
+
+Floats = NDArray[np.float32]
+
+STEP_NS = 5_000_000
+"""Grid of the temporal net, ns."""
+WINDOW = 128
+"""Steps that the net sees at once."""
+
+PHASES = ("onset", "apex", "offset", "inside")
+KINDS = (*EMOTIONS, "other")
+CONFUSERS = ("blink", "speech", "head turn", "macro-expression", "light change")
+_SIDED = ("AU1", "AU2", "AU4", "AU5", "AU6", "AU7", "AU9", "AU10", "AU12", "AU14", "AU15", "AU16", "AU20", "AU24")
+_CENTRAL = ("AU17", "AU23", "AU26")
+UNITS: tuple[tuple[str, str], ...] = (
+    *((au, side) for au in _SIDED for side in ("right", "left")),
+    *((au, "both") for au in _CENTRAL),
+)
+"""(action unit, side) in the order of the net's output."""
+
+OUTPUTS = {"confusers": len(CONFUSERS), "emotion": len(KINDS), "phase": len(PHASES), "units": len(UNITS)}
+"""Channels of each output, told apart by their number; `phase` has WINDOW steps, the others half as many."""
+
+_SEEN = slice(96, 116)
+"""Window positions at which a step is judged: 60 to 160 ms after it happened."""
+
+
+def _encoding_unit(channel: str) -> float:
+    if channel.startswith("head."):
+        return 0.01  # IOD or rad
+    if channel.endswith(".texture"):
+        return 0.1
+    return 0.02 if channel == "light" else 0.003  # IOD
+
+
+_ENCODING_UNITS = np.array([_encoding_unit(channel) for channel in CHANNELS], np.float32)
+
+
+def encode(window: Floats) -> Floats:
+    """Turn a window of motion (..., WINDOW, C) into what the net is fed, about -2..2.
+
+    The median of each channel is taken for the neutral face. The inverse hyperbolic sine holds a hundredth
+    of a pixel and a wide-open mouth in the same 256 levels: linear up to each channel's unit, logarithmic
+    beyond.
+    """
+    neutral = np.median(window, axis=-2, keepdims=True)
+    return np.asarray(np.arcsinh((window - neutral) / _ENCODING_UNITS) / 3, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the net says of a run of steps; all but `motion` in 0..1."""
+
+    start_ns: int
+    """Media time of the first step; the others follow every STEP_NS."""
+    confusers: Floats
+    """(n, 5), in the order of CONFUSERS."""
+    emotion: Floats
+    """(n, 8), in the order of KINDS; each row sums to 1."""
+    phase: Floats
+    """(n, 4), in the order of PHASES."""
+    units: Floats
+    """(n, 31), in the order of UNITS."""
+    motion: Floats
+    """(n, C), the motion on the same steps, channels of edge.regions."""
+
+    def __len__(self) -> int:
+        return len(self.phase)
+
+
+class TemporalNet:
+    """Turns motion into evidence.
+
+    Args:
+        model: input (1, 1, 128, C); outputs with the channel counts of OUTPUTS.
+        hop_ms: time between two runs of the net.
+
+    Raises:
+        ModelError: the model's tensors are not those.
+    """
+
+    def __init__(self, model: Model, *, hop_ms: int = 20) -> None:
+        expected = (1, 1, WINDOW, len(CHANNELS))
+        if model.input.shape != expected:
+            raise ModelError(f"{model.name}: its input is {model.input.shape}, expected {expected}")
+        channels = [output.shape[-1] for output in model.outputs]
+        if sorted(channels) != sorted(OUTPUTS.values()):
+            raise ModelError(f"{model.name}: its outputs have {channels} channels, expected {[*OUTPUTS.values()]}")
+        self._which = {name: channels.index(width) for name, width in OUTPUTS.items()}
+        self._model = model
+        self._hop = max(1, round(hop_ms * 1_000_000 / STEP_NS))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all motion: what comes next belongs to another stretch of time."""
+        self._last: Motion | None = None
+        self._next_ns = 0
+        self._motion = np.zeros((WINDOW, len(CHANNELS)), np.float32)
+        self._sums = {name: np.zeros((WINDOW, width), np.float32) for name, width in OUTPUTS.items()}
+        self._counts = np.zeros((WINDOW, 1), np.float32)
+        self._fresh: list[Floats] = []
+        self._steps = 0
+
+    def feed(self, motion: Motion) -> list[Evidence]:
+        """Take one frame's motion; give the evidence that has become final, oldest first."""
+        if self._last is None:
+            self._motion[:] = motion.values  # the past of a new face is taken to have been still
+            self._next_ns = motion.timestamp_ns
+            steps = []
+        else:
+            steps = self._resample(self._last, motion)
+        self._last = motion
+        return [evidence for step in steps for evidence in self._advance(step)]
+
+    def finish(self) -> list[Evidence]:
+        """Give the evidence of the last steps, taking the face to stay as it is. `reset` must follow."""
+        if self._last is None:
+            return []
+        final = []
+        for _ in range(WINDOW - _SEEN.start + self._hop):
+            final += self._advance(self._last.values)
+        return final
+
+    def _resample(self, before: Motion, after: Motion) -> list[Floats]:
+        """Interpolate the grid's steps that lie after `before` and not after `after`."""
+        steps = []
+        span = after.timestamp_ns - before.timestamp_ns
+        while self._next_ns <= after.timestamp_ns:
+            share = np.float32((self._next_ns - before.timestamp_ns) / span)
+            steps.append(before.values + share * (after.values - before.values))
+            self._next_ns += STEP_NS
+        return steps
+
+    def _advance(self, step: Floats) -> list[Evidence]:
+        """Add one step; every hop, run the net and give the steps that no later window will judge."""
+        self._fresh.append(step)
+        if len(self._fresh) < self._hop:
+            return []
+        count = len(self._fresh)
+        for array, new in ((self._motion, self._fresh), (self._counts, 0.0), *((s, 0.0) for s in self._sums.values())):
+            array[:-count] = array[count:]
+            array[-count:] = new
+        self._fresh = []
+        self._steps += count
+        self._judge()
+        final = slice(_SEEN.start, _SEEN.start + count)
+        first = self._steps - WINDOW + final.start
+        start_ns = self._next_ns - (self._steps - first) * STEP_NS
+        if first < 0:
+            return []  # before the face's first frame
+        mean = {name: sums[final] / np.maximum(self._counts[final], 1) for name, sums in self._sums.items()}
+        return [Evidence(start_ns, motion=self._motion[final].copy(), **mean)]
+
+    def _judge(self) -> None:
+        values = self._model.input.quantize(encode(self._motion)[None, None])
+        results = self._model.run(values)
+        for name, number in self._which.items():
+            logits = self._model.outputs[number].dequantize(results[number])[0, 0]
+            if name == "emotion":
+                odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+                probabilities = odds / odds.sum(axis=1, keepdims=True)
+            else:
+                probabilities = 1 / (1 + np.exp(-logits))
+            if len(probabilities) < WINDOW:
+                probabilities = np.repeat(probabilities, WINDOW // len(probabilities), axis=0)
+            self._sums[name][_SEEN] += probabilities[_SEEN]
+        self._counts[_SEEN] += 1

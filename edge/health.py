@@ -1,0 +1,216 @@
+"""Says how the device is doing, everywhere at once: fault LED, retained health message, service manager, log."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.config import Config
+from edge.errors import PublishError
+from edge.out.leds import Fault, Leds
+from edge.out.mqtt import MqttSink
+from edge.out.systemd import Notifier
+from edge.payload import health_payload
+from edge.pipeline import Statistics
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 10.0
+"""Time between two health messages while nothing changes (DESIGN section 3)."""
+LEAST_S = 1.0
+"""Time between two health messages however much changes: a face at the edge of the picture comes and goes."""
+BROKER_GRACE_S = 3.0
+"""A broker that is away for less is not shown as a fault; connecting takes a moment."""
+TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the device knows about itself at one moment."""
+
+    statistics: Statistics
+    face: bool
+    has_frames: bool
+    """Whether a first frame has gone all the way through."""
+    engine: str
+    timings_ms: tuple[float, ...]
+    """Time that recent frames took from the queue to the end of the path."""
+    queue_dropped: int
+    camera_problem: str
+    """Empty, or why no frames come."""
+    sink_problem: str
+    failure: str
+    """Empty, or why the run is over before its time."""
+    warnings: tuple[str, ...]
+    """Of the source."""
+
+
+class Health:
+    """Turns reports into signs, and sends a sign when it changes."""
+
+    def __init__(
+        self,
+        config: Config,
+        boot_id: str,
+        mqtt: MqttSink | None,
+        leds: Leds | None,
+        notifier: Notifier,
+        *,
+        clock_s: Callable[[], float] = time.monotonic,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Take where to show health; `mqtt` and `leds` may be absent.
+
+        Args:
+            config: the whole configuration.
+            boot_id: as in the events.
+            mqtt: publishes the retained health message.
+            leds: shows faults.
+            notifier: shows one line of status.
+            clock_s: monotonic seconds.
+            clock_ns: UTC, ns since 1970.
+        """
+        self._config, self._boot_id = config, boot_id
+        self._mqtt, self._leds, self._notifier = mqtt, leds, notifier
+        self._clock_s, self._clock_ns = clock_s, clock_ns
+        self._shown: tuple[object, ...] = ()
+        self._sent_s = -math.inf
+        self._state = ""
+        self._broker_away_s: float | None = None
+        self._dropped_before = 0
+        self._dropping_s = -math.inf
+
+    def show(self, report: Report) -> None:
+        """Show a report; cheap when nothing has changed."""
+        now_s = self._clock_s()
+        state, reasons = self._judge(report, now_s)
+        self._show_faults(report, now_s)
+        shown = (state, tuple(reasons), report.face)
+        due_s = LEAST_S if shown != self._shown else PERIOD_S
+        if now_s - self._sent_s >= due_s:
+            self._shown, self._sent_s = shown, now_s
+            self._send(state, reasons, report)
+        if state != self._state:
+            log.info("state: %s%s", state, f" ({'; '.join(reasons)})" if reasons else "")
+            self._state = state
+
+    def stopping(self, report: Report) -> None:
+        """Show that the device stops."""
+        self._notifier.stopping()
+        self._send("stopping", [], report)
+
+    def _judge(self, report: Report, now_s: float) -> tuple[str, list[str]]:
+        """Give the state as the health schema names it, and why it is not `running`."""
+        problems = [problem for problem in (report.failure, report.camera_problem) if problem]
+        if problems:
+            return "fault", problems
+        if not report.has_frames:
+            return "starting", []
+        reasons = [*report.warnings]
+        if report.sink_problem:
+            reasons.append(report.sink_problem)
+        if report.queue_dropped > self._dropped_before:
+            self._dropped_before, self._dropping_s = report.queue_dropped, now_s
+        if now_s - self._dropping_s < PERIOD_S:
+            reasons.append(
+                f"camera.rate_hz = {self._config.camera.rate_hz:g}: this machine is too slow for it, "
+                "frames are being dropped"
+            )
+        shortest_ms, longest_ms = report.statistics.shortest_event_ms, self._config.event.max_duration_ms
+        if report.statistics.duration_s >= 1 and shortest_ms > longest_ms:
+            reasons.append(
+                f"{report.statistics.frame_rate_hz:.1f} frames/s: too slow to assess any event up to "
+                f"event.max_duration_ms = {longest_ms}"
+            )
+        return ("degraded" if reasons else "running"), reasons
+
+    def _show_faults(self, report: Report, now_s: float) -> None:
+        broker_is_away = self._mqtt is not None and bool(self._mqtt.problem)
+        if not broker_is_away:
+            self._broker_away_s = None
+        elif self._broker_away_s is None:
+            self._broker_away_s = now_s
+        if self._leds is None:
+            return
+        away_s = 0.0 if self._broker_away_s is None else now_s - self._broker_away_s
+        self._leds.fault(Fault.CAMERA, bool(report.camera_problem))
+        self._leds.fault(Fault.MODELS, bool(report.failure))
+        self._leds.fault(Fault.BROKER, away_s >= BROKER_GRACE_S)
+        self._leds.fault(Fault.OTHER, bool(report.sink_problem))
+
+    def _send(self, state: str, reasons: list[str], report: Report) -> None:
+        self._notifier.status(self._line(state, reasons, report))
+        if self._mqtt is None:
+            return
+        try:
+            self._mqtt.publish_health(
+                health_payload(
+                    self._config.device.id,
+                    self._boot_id,
+                    self._clock_ns(),
+                    state,
+                    **self._figures(reasons, report),
+                )
+            )
+        except PublishError as error:
+            # A figure that breaks the contract is our mistake; it must not end the service.
+            log.error("health: %s", error)
+
+    def _figures(self, reasons: list[str], report: Report) -> dict[str, Any]:
+        numbers = report.statistics
+        assert self._mqtt is not None
+        counts = self._mqtt.counts()
+        return {
+            "reasons": [reason[:300] for reason in reasons][:20] or None,
+            "frame_rate_hz": _known(numbers.frame_rate_hz, 1),
+            "frames": numbers.frames,
+            "frames_dropped": numbers.dropped,
+            "assessable_share": assessable_share(numbers),
+            "shortest_assessable_ms": _known(numbers.shortest_event_ms, 1),
+            "face": report.face,
+            "other_faces": numbers.others,
+            "events": numbers.events,
+            "refusals": sum(numbers.refusals.values()),
+            "outbox": {"waiting": counts.waiting, "lost": counts.lost},
+            "engine": report.engine,
+            "stage_ms": {"path": _percentiles(report.timings_ms)} if report.timings_ms else None,
+            "temperature_c": _temperature_c(),
+        }
+
+    def _line(self, state: str, reasons: list[str], report: Report) -> str:
+        if reasons:
+            return f"{state}: {'; '.join(reasons)}"
+        face = "face followed" if report.face else "no face"
+        numbers = report.statistics
+        rate_hz = _known(numbers.frame_rate_hz, 1)
+        rate = f"{rate_hz:g} frames/s" if rate_hz is not None else "rate not known yet"
+        return f"{state}: {rate}, {face}, {numbers.events} events, {numbers.dropped} frames dropped"
+
+
+def assessable_share(statistics: Statistics) -> float | None:
+    """Give the share of media time that could be assessed, 0..1; None before there is any."""
+    if statistics.duration_s <= 0:
+        return None
+    return round(min(max(statistics.assessable_s / statistics.duration_s, 0.0), 1.0), 3)
+
+
+def _known(value: float, digits: int) -> float | None:
+    """Round a figure; None where it is not known yet (no frames: no rate)."""
+    return round(float(value), digits) if math.isfinite(value) and value > 0 else None
+
+
+def _percentiles(timings_ms: tuple[float, ...]) -> dict[str, float]:
+    values = np.percentile(np.array(timings_ms), (50, 95, 99))
+    return {name: round(float(value), 3) for name, value in zip(("p50", "p95", "p99"), values, strict=True)}
+
+
+def _temperature_c() -> float | None:
+    try:
+        return round(int(TEMPERATURE.read_text()) / 1000, 1)
+    except (OSError, ValueError):
+        return None

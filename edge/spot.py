@@ -1,0 +1,185 @@
+"""Find intervals in the temporal net's evidence: onset, apex, offset, and what they resemble.
+
+Where the evidence for lying inside a micro-expression rises above half the threshold an interval opens; where
+it falls below for good the interval is complete. Its onset and offset are then sought where the net's evidence
+for those moments is strongest, and its apex where the skin is farthest from where it was at the onset.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.evidence import STEP_NS, UNITS, Evidence, TemporalNet
+from edge.inference import Model
+from edge.records import ActionUnit, Motion, Spot
+from edge.regions import REGIONS
+
+Floats = NDArray[np.float32]
+
+_OPEN = 0.5
+"""Share of the threshold above which an interval is open."""
+_CLOSED_STEPS = 3
+"""Steps in a row below it that close the interval."""
+_AROUND = 6
+"""Steps beyond the open interval in which onset and offset are looked for."""
+_HISTORY = 400
+"""Steps that are kept: 2 s, four times the longest event."""
+_UNIT_SCORE = 0.4
+"""Action units below this score are not named."""
+_VISIBLE_IOD = 0.006
+"""Displacement that gives a region an evidence of 0.63; three times the floor of a calm head."""
+
+_GROUPS = ("eyes", "brows", "nose", "mouth")
+_MEMBERS = [np.array([region.group == group for region in REGIONS]) for group in _GROUPS]
+_SMOOTH = np.array([1, 2, 3, 2, 1], np.float32) / 9
+
+
+class Spotter:
+    """Turns motion into candidates, in order of their offset.
+
+    A candidate is any interval whose evidence exceeded half the threshold; the event stage takes those above
+    the threshold and says of the others why they were turned down.
+
+    Args:
+        model: as edge.evidence.TemporalNet needs it.
+        threshold: 0..1.
+        hop_ms: time between two runs of the net.
+    """
+
+    def __init__(self, model: Model, *, threshold: float = 0.5, hop_ms: int = 20) -> None:
+        self._net = TemporalNet(model, hop_ms=hop_ms)
+        self._level = threshold * _OPEN
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: what comes next belongs to another stretch of time."""
+        self._net.reset()
+        self._history: Evidence | None = None
+        self._open_ns: int | None = None
+        self._checked_ns = 0
+        self.seen_until_ns = 0
+        """Media time before which every candidate has been given."""
+        self.evidence: list[Evidence] = []
+        """What the last `feed` or `finish` made final, for plots."""
+
+    def feed(self, face_id: int, motion: Motion) -> list[Spot]:
+        """Take one frame's motion; give the candidates that are now complete."""
+        return self._take(face_id, self._net.feed(motion))
+
+    def finish(self, face_id: int) -> list[Spot]:
+        """Give what is still open, as far as it was seen, and forget everything."""
+        spots = self._take(face_id, self._net.finish(), last=True)
+        final = self.evidence
+        self.reset()
+        self.evidence = final
+        return spots
+
+    def _take(self, face_id: int, final: list[Evidence], last: bool = False) -> list[Spot]:
+        self.evidence = final
+        if not final:
+            return []
+        self._history = _joined(([self._history] if self._history else []) + final)
+        history = self._history
+        inside = history.phase[:, 3] >= self._level
+        spots = []
+        position = max(0, (self._checked_ns - history.start_ns) // STEP_NS)
+        end = len(history) - (0 if last else _CLOSED_STEPS + _AROUND)
+        while position < end:
+            if self._open_ns is None:
+                if inside[position]:
+                    self._open_ns = history.start_ns + position * STEP_NS
+            elif not inside[position : position + _CLOSED_STEPS].any():
+                first = max(0, (self._open_ns - history.start_ns) // STEP_NS)
+                spots.append(_spot(face_id, history, first, position))
+                self._open_ns = None
+            position += 1
+        if last and self._open_ns is not None:
+            spots.append(_spot(face_id, history, max(0, (self._open_ns - history.start_ns) // STEP_NS), len(history)))
+        self._checked_ns = history.start_ns + position * STEP_NS
+        self.seen_until_ns = self._checked_ns if self._open_ns is None else self._open_ns
+        return spots
+
+
+def _joined(parts: list[Evidence]) -> Evidence:
+    """Join consecutive evidence and keep the newest _HISTORY steps."""
+    total = sum(map(len, parts))
+    keep = slice(max(0, total - _HISTORY), None)
+    joined = {
+        name: np.concatenate([getattr(part, name) for part in parts])[keep]
+        for name in ("confusers", "emotion", "phase", "units", "motion")
+    }
+    return Evidence(parts[0].start_ns + (keep.start or 0) * STEP_NS, **joined)
+
+
+def _spot(face_id: int, evidence: Evidence, first: int, stop: int) -> Spot:
+    """Describe the interval of steps [first, stop)."""
+    low, high = max(0, first - _AROUND), min(len(evidence), stop + _AROUND)
+    centre = first + int(np.argmax(evidence.phase[first:stop, 1]))
+    onset = _moment(evidence.phase[low : centre + 1, 0], low, float(first))
+    offset = _moment(evidence.phase[centre:high, 2], centre, float(stop - 1))
+    start, end = round(onset), max(round(offset), round(onset) + 1)
+    displacement = _displacement(evidence.motion[max(0, start - 2) : end + 3])
+    size = displacement.max(axis=1)
+    within = slice(min(2, start), len(size) - 2)
+    apex = start + int(np.argmax(evidence.phase[start : end + 1, 1] * (0.2 + size[within] / max(size.max(), 1e-6))))
+    peak = displacement[within].max(axis=0)
+    weight = evidence.phase[start : end + 1, 3:] + 1e-3
+    weight /= weight.sum()
+    emotion = (evidence.emotion[start : end + 1] * weight).sum(axis=0)
+    units = (evidence.units[start : end + 1] * weight).sum(axis=0)
+    confusers = evidence.confusers[start : end + 1].max(axis=0)
+    regions = tuple(float(1 - np.exp(-peak[members].max() / _VISIBLE_IOD)) for members in _MEMBERS)
+
+    def time_ns(step: float) -> int:
+        return evidence.start_ns + int(step * STEP_NS)
+
+    onset_ns, offset_ns = time_ns(onset), time_ns(max(offset, onset + 1))
+    return Spot(
+        face_id=face_id,
+        onset_ns=onset_ns,
+        apex_ns=min(max(time_ns(apex), onset_ns), offset_ns),
+        offset_ns=offset_ns,
+        score=float(evidence.phase[first:stop, 3].max()),
+        probabilities=tuple(float(share) for share in emotion / emotion.sum()),
+        action_units=_named_units(units),
+        regions=regions,  # type: ignore[arg-type]  # as many as _GROUPS
+        intensity_iod=float(peak.max()),
+        confusers=tuple(float(evidence) for evidence in confusers),
+    )
+
+
+def _moment(evidence: Floats, start: int, otherwise: float) -> float:
+    """Give the step, with its fraction, where the evidence for a moment is strongest; `otherwise` if it is weak."""
+    top = int(np.argmax(evidence))
+    if evidence[top] < 0.1:
+        return otherwise
+    near = evidence[max(0, top - 2) : top + 3]
+    return start + max(0, top - 2) + float((near * np.arange(len(near))).sum() / near.sum())
+
+
+def _displacement(motion: Floats) -> Floats:
+    """Give each region's distance (n, R) IOD from the straight line between the first and the last step.
+
+    The line takes out what drifts; three steps' smoothing takes out single frames' noise.
+    """
+    skin = motion[:, : 2 * len(REGIONS)]
+    if len(skin) >= len(_SMOOTH):
+        padded = np.pad(skin, ((2, 2), (0, 0)), mode="edge")
+        skin = sum(share * padded[shift : shift + len(skin)] for shift, share in enumerate(_SMOOTH))
+    line = np.linspace(0, 1, len(skin), dtype=np.float32)[:, None]
+    moved = skin - (skin[0] + line * (skin[-1] - skin[0]))
+    return np.asarray(np.hypot(moved[:, 0::2], moved[:, 1::2]))
+
+
+def _named_units(scores: Floats) -> tuple[ActionUnit, ...]:
+    """Name the action units that are seen, a two-sided one once, the strongest first."""
+    sides: dict[str, dict[str, float]] = {}
+    for (au, side), score in zip(UNITS, scores.tolist(), strict=True):
+        if score >= _UNIT_SCORE:
+            sides.setdefault(au, {})[side] = score
+    units = [
+        ActionUnit(au, "both" if len(found) > 1 else next(iter(found)), max(found.values()))
+        for au, found in sides.items()
+    ]
+    return tuple(sorted(units, key=lambda unit: -unit.score))
+
+

@@ -61,6 +61,9 @@ class Script:
     """Nothing is planted before, so that a pipeline can find the face and warm up."""
 
 
+_TRIES = 12
+"""Places to try for an event that would run into others, before it is left out."""
+
 DEMO = Script()
 """A micro-expression about every 3 s, some blinks, gentle head motion."""
 
@@ -74,7 +77,7 @@ HARD = Script(
 def plan(script: Script, seconds: float, seed: int) -> list[PlantedEvent]:
     """Give the events of a stream in order of onset; the same arguments give the same events.
 
-    Micro-expressions are placed first, at even gaps with 30 % jitter; the others fill what is left, so
+    Micro-expressions are placed first, at even gaps with 30 % jitter; the others take what is left, so
     crowded scripts hold fewer confusers than asked for.
     """
     random = np.random.default_rng([seed, 1])
@@ -88,12 +91,16 @@ def plan(script: Script, seconds: float, seed: int) -> list[PlantedEvent]:
         (script.blink_per_min, _blink),
     )
     for per_min, make in makers:
-        for onset_s in _onsets(per_min, script.quiet_start_s, seconds, random):
-            event = make(onset_s, script, random)
-            if event.offset_s < seconds - 0.1 and all(
-                _apart(event, other, script.apart_s) for other in events
-            ):
-                events.append(event)
+        gap_s = 60.0 / per_min if per_min > 0 else 0.0
+        slots = int((seconds - script.quiet_start_s) / gap_s + 0.5) if per_min > 0 else 0
+        for slot in range(slots):
+            for _ in range(_TRIES):
+                onset_s = script.quiet_start_s + gap_s * (slot + random.uniform(0.0, 0.6))
+                event = make(onset_s, script, random)
+                fits = event.offset_s < seconds - 0.1
+                if fits and all(_apart(event, other, script.apart_s) for other in events):
+                    events.append(event)
+                    break
     return _bounded_light(sorted(events, key=lambda event: event.onset_s))
 
 
@@ -127,18 +134,6 @@ def speech_course(event: PlantedEvent, time_s: float) -> tuple[float, float]:
     stress = 0.65 + 0.35 * np.sin(2 * np.pi * 1.7 * since_s + phase)
     stretch = 0.4 * np.sin(2 * np.pi * 2.1 * since_s + 2 * phase)
     return float(fade * opening * stress), float(fade * stretch)
-
-
-def _onsets(per_min: float, start_s: float, end_s: float, random: np.random.Generator) -> list[float]:
-    onsets: list[float] = []
-    if per_min <= 0:
-        return onsets
-    gap_s = 60.0 / per_min
-    slot_s = start_s
-    while slot_s < end_s:
-        onsets.append(slot_s + gap_s * random.uniform(0.0, 0.6))
-        slot_s += gap_s
-    return onsets
 
 
 def _apart(one: PlantedEvent, other: PlantedEvent, least_s: float) -> bool:

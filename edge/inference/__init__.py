@@ -20,7 +20,10 @@ class Tensor:
 
     def quantize(self, real: NDArray[np.float32]) -> NDArray[np.int8]:
         """Give the int8 nearest to `real`, saturated at the ends of the range."""
-        return np.clip(np.rint(real / self.scale) + self.zero_point, -128, 127).astype(np.int8)
+        steps: NDArray[np.int8] = np.clip(np.rint(real / self.scale) + self.zero_point, -128, 127).astype(
+            np.int8
+        )
+        return steps
 
     def dequantize(self, quantized: NDArray[np.int8]) -> NDArray[np.float32]:
         """Give the real values that `quantized` stands for, float32, same shape."""

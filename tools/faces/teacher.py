@@ -31,9 +31,13 @@ def look(teacher: "mp.solutions.face_mesh.FaceMesh", rgb: NDArray[np.uint8]) -> 
     height, width = rgb.shape[:2]
     for margin in (0.0, 0.25, 0.5):
         pad_x, pad_y = round(width * margin), round(height * margin)
-        padded = cv2.copyMakeBorder(rgb, pad_y, pad_y, pad_x, pad_x, cv2.BORDER_CONSTANT, value=(128, 128, 128))
+        padded = cv2.copyMakeBorder(
+            rgb, pad_y, pad_y, pad_x, pad_x, cv2.BORDER_CONSTANT, value=(128, 128, 128)
+        )
         zoom = max(1.0, WORKING_SIDE / max(padded.shape[:2]))
-        seen = cv2.resize(padded, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC) if zoom > 1 else padded
+        seen = (
+            cv2.resize(padded, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC) if zoom > 1 else padded
+        )
         faces = teacher.process(seen).multi_face_landmarks
         if faces:
             points = np.array([(p.x, p.y, p.z) for p in faces[0].landmark], np.float32)

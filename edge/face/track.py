@@ -1,0 +1,189 @@
+"""Follow the largest face: detection when there is none, landmarks at their own rate, an aligned crop every
+frame.
+
+States: searching (detections, at most one per `detect_period_s` of media time) and following (a landmark pass
+per `landmark_period_ms`; the pose in between is predicted). A face is lost after `lost_after` passes in a row
+in which the net sees no well-placed face or its answer is no face's geometry.
+"""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.config import Face
+from edge.face.detect import Detector
+from edge.face.landmarks import LandmarkNet
+from edge.face.shape import MEAN_SHAPE, WIDTH_IOD, apply, fit_pose, image_from_face
+from edge.face.steady import SteadyPose, crop_from_image
+from edge.records import CROP_SIZE, FaceBox, Frame, Reason, TrackedFace
+
+RECOUNT_PERIOD_S = 2.0
+"""While a face is followed, how often the whole frame is searched for others."""
+MUCH_LARGER = 1.5
+"""Another face this many times as large as the followed one takes its place."""
+PLACING_PASSES = 3
+"""Landmark passes on a newly detected face: a detection is off by up to a tenth of the face and knows no
+roll."""
+_JUMP_IOD, _JUMP_LOG_SIZE, _JUMP_RAD = 0.6, 0.35, 0.5
+"""No head moves further between two passes; beyond it the net has jumped to something else."""
+_MISSHAPEN_IOD = 0.16
+"""Root mean square distance from the mean shape beyond which points form no face. Training photos with a head
+turned by 30 degrees reach 0.12."""
+_LONG_GAP_S = 0.5
+"""After a gap this long in the stream a face is searched anew: where it went is anyone's guess."""
+
+
+@dataclass(slots=True)
+class _Following:
+    """What is known about the followed face."""
+
+    steady: SteadyPose
+    landmarks: NDArray[np.float32]
+    """(56, 2) px of the aligned crop."""
+    presence: float
+    measured_s: float
+    misses: int = 0
+
+
+class Tracker:
+    """Follows one face through a stream of frames."""
+
+    why_not: Reason
+    """Why the last call of `track` gave no face."""
+
+    def __init__(self, detector: Detector, landmark_net: LandmarkNet, settings: Face | None = None) -> None:
+        """Take the two nets and the `[face]` section of the configuration (None: its defaults)."""
+        settings = settings or Face()
+        self.why_not = Reason.NO_FACE
+        self._detector = detector
+        self._net = landmark_net
+        self._settings = settings
+        # Frames come on their own beat: a pass is due when the next frame would be further from the beat.
+        self._landmark_period_s = settings.landmark_period_ms / 1000 - 0.002
+        self._following: _Following | None = None
+        self._face_id = 0
+        self._others = 0
+        self._detected_s: float | None = None
+        self._last_s = 0.0
+        self._crop = np.zeros((CROP_SIZE, CROP_SIZE), np.uint8)
+
+    def track(self, frame: Frame) -> TrackedFace | None:
+        """Give the followed face in this frame; None where there is none, and `why_not` says why."""
+        now_s = frame.timestamp_ns * 1e-9
+        if self._following is not None and now_s - self._last_s > _LONG_GAP_S:
+            self._lose()
+            self._detected_s = None
+        self._last_s = now_s
+        if self._following is not None and now_s - self._following.measured_s >= self._landmark_period_s:
+            self._measure(self._following, frame.luma, now_s)
+        if self._following is None:
+            self._search(frame.luma, now_s)
+        elif self._detected_s is None or now_s - self._detected_s >= RECOUNT_PERIOD_S:
+            self._recount(self._following, frame.luma, now_s)
+        if self._following is None:
+            return None
+        return self._result(self._following, frame.luma, now_s)
+
+    def _search(self, luma: NDArray[np.uint8], now_s: float) -> None:
+        """Detect, when a detection is due, and start following the largest face that is one."""
+        if self._detected_s is not None and now_s - self._detected_s < self._settings.detect_period_s:
+            return
+        # The stream's first frame gets a second, closer look: a short recording should not lose half a
+        # second.
+        for _ in range(2 if self._detected_s is None else 1):
+            faces = self._detector.detect(luma)
+            if any(self._start(face, luma, now_s) for face in faces):
+                self._others = len(faces) - 1
+                break
+        self._detected_s = now_s
+        if self._following is None and self.why_not is Reason.FACE_LOST and not faces:
+            self.why_not = Reason.NO_FACE
+
+    def _start(self, face: FaceBox, luma: NDArray[np.uint8], now_s: float) -> bool:
+        """Place the landmarks on a detected face and follow it from now on, if it is one."""
+        if face.size_px < self._settings.min_face_px:
+            return False
+        landmarks, presence = self._net.find(luma, face)
+        for _ in range(PLACING_PASSES - 1):
+            landmarks, presence = self._net.find(luma, fit_pose(landmarks))
+        pose = fit_pose(landmarks)
+        if presence < self._settings.presence_min or not self._is_face(landmarks, pose):
+            return False
+        steady = SteadyPose(pose, now_s)
+        placed = apply(crop_from_image(steady.at(now_s)), landmarks)
+        self._following = _Following(steady, placed, presence, now_s)
+        self._face_id += 1
+        return True
+
+    def _measure(self, followed: _Following, luma: NDArray[np.uint8], now_s: float) -> None:
+        """Run a landmark pass on the followed face."""
+        expected = np.array(followed.steady.at(now_s))
+        landmarks, followed.presence = self._net.find(luma, expected)
+        followed.measured_s = now_s
+        pose = fit_pose(landmarks)
+        is_there = followed.presence >= self._settings.presence_min and not _has_jumped(expected, pose)
+        if not (is_there and self._is_face(landmarks, pose)):
+            followed.misses += 1
+            followed.steady.coast(now_s)
+            if followed.misses >= self._settings.lost_after:
+                self._lose()
+            return
+        followed.misses = 0
+        followed.steady.measure(pose, now_s)
+        placed = apply(crop_from_image(followed.steady.at(now_s)), landmarks)
+        moved = placed - followed.landmarks
+        # Steps below half a pixel are the net's tremble; a mouth that opens moves by several.
+        gain = np.clip(np.abs(moved).max(axis=1, keepdims=True) / np.float32(3.0), 0.12, 0.85)
+        followed.landmarks = followed.landmarks + gain * moved
+
+    def _is_face(self, landmarks: NDArray[np.float32], pose: NDArray[np.float64]) -> bool:
+        iod = math.exp(pose[2])
+        if iod * WIDTH_IOD < 0.8 * self._settings.min_face_px:
+            return False
+        away = landmarks - apply(image_from_face(pose), MEAN_SHAPE.astype(np.float32))
+        return float(np.sqrt((away * away).sum(axis=1).mean())) < _MISSHAPEN_IOD * iod
+
+    def _lose(self) -> None:
+        self._following = None
+        self._others = 0
+        self.why_not = Reason.FACE_LOST
+
+    def _recount(self, followed: _Following, luma: NDArray[np.uint8], now_s: float) -> None:
+        """Count the other faces; follow the largest instead if it is much larger."""
+        faces = self._detector.detect(luma)
+        self._detected_s = now_s
+        x, y, log_iod, _ = followed.steady.at(now_s)
+        iod = math.exp(log_iod)
+        others = [
+            face for face in faces if math.hypot(face.centre_px[0] - x, face.centre_px[1] - y) > 0.9 * iod
+        ]
+        self._others = len(others)
+        if (
+            others
+            and others[0].size_px > MUCH_LARGER * WIDTH_IOD * iod
+            and self._start(others[0], luma, now_s)
+        ):
+            self._others = len(faces) - 1
+
+    def _result(self, followed: _Following, luma: NDArray[np.uint8], now_s: float) -> TrackedFace:
+        pose = followed.steady.at(now_s)
+        matrix = crop_from_image(pose).astype(np.float32)
+        cv2.warpAffine(
+            luma, matrix, (CROP_SIZE, CROP_SIZE), dst=self._crop,
+            flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE,
+        )  # fmt: skip
+        iod = math.exp(pose[2])
+        return TrackedFace(
+            face_id=self._face_id, landmarks=followed.landmarks, crop_from_image=matrix, crop=self._crop,
+            iod_px=iod, face_px=iod * WIDTH_IOD, score=followed.presence, others=self._others,
+        )  # fmt: skip
+
+
+def _has_jumped(expected: NDArray[np.float64], found: NDArray[np.float64]) -> bool:
+    away = found - expected
+    moved_iod = math.hypot(away[0], away[1]) / math.exp(expected[2])
+    turned = abs(math.remainder(float(away[3]), math.tau))
+    return moved_iod > _JUMP_IOD or abs(float(away[2])) > _JUMP_LOG_SIZE or turned > _JUMP_RAD

@@ -131,7 +131,10 @@ class Gate:
             strongest = max(range(len(CONFUSERS)), key=spot.confusers.__getitem__)
             return Reason(CONFUSERS[strongest]) if spot.confusers[strongest] >= _CONFUSED else Reason.WEAK
         duration_ms = (spot.offset_ns - spot.onset_ns) / _NS_PER_MS
-        if duration_ms < max(self._config.min_duration_ms, shortest_event_ms(quality.frame_rate_hz)) - _TOLERANCE_MS:
+        if (
+            duration_ms
+            < max(self._config.min_duration_ms, shortest_event_ms(quality.frame_rate_hz)) - _TOLERANCE_MS
+        ):
             return Reason.TOO_SHORT
         if duration_ms > self._config.max_duration_ms + _TOLERANCE_MS:
             return Reason.TOO_LONG
@@ -141,7 +144,8 @@ class Gate:
         """Bring a duration that lies within the tolerance of a limit onto the limit, about the interval's middle."""
         duration = spot.offset_ns - spot.onset_ns
         limited = min(
-            max(duration, self._config.min_duration_ms * _NS_PER_MS), self._config.max_duration_ms * _NS_PER_MS
+            max(duration, self._config.min_duration_ms * _NS_PER_MS),
+            self._config.max_duration_ms * _NS_PER_MS,
         )
         if limited == duration:
             return spot

@@ -27,7 +27,22 @@ WINDOW = 128
 PHASES = ("onset", "apex", "offset", "inside")
 KINDS = (*EMOTIONS, "other")
 CONFUSERS = ("blink", "speech", "head turn", "macro-expression", "light change")
-_SIDED = ("AU1", "AU2", "AU4", "AU5", "AU6", "AU7", "AU9", "AU10", "AU12", "AU14", "AU15", "AU16", "AU20", "AU24")
+_SIDED = (
+    "AU1",
+    "AU2",
+    "AU4",
+    "AU5",
+    "AU6",
+    "AU7",
+    "AU9",
+    "AU10",
+    "AU12",
+    "AU14",
+    "AU15",
+    "AU16",
+    "AU20",
+    "AU24",
+)
 _CENTRAL = ("AU17", "AU23", "AU26")
 UNITS: tuple[tuple[str, str], ...] = (
     *((au, side) for au in _SIDED for side in ("right", "left")),
@@ -102,7 +117,9 @@ class TemporalNet:
             raise ModelError(f"{model.name}: its input is {model.input.shape}, expected {expected}")
         channels = [output.shape[-1] for output in model.outputs]
         if sorted(channels) != sorted(OUTPUTS.values()):
-            raise ModelError(f"{model.name}: its outputs have {channels} channels, expected {[*OUTPUTS.values()]}")
+            raise ModelError(
+                f"{model.name}: its outputs have {channels} channels, expected {[*OUTPUTS.values()]}"
+            )
         self._which = {name: channels.index(width) for name, width in OUTPUTS.items()}
         self._model = model
         self._hop = max(1, round(hop_ms * 1_000_000 / STEP_NS))
@@ -154,7 +171,11 @@ class TemporalNet:
         if len(self._fresh) < self._hop:
             return []
         count = len(self._fresh)
-        for array, new in ((self._motion, self._fresh), (self._counts, 0.0), *((s, 0.0) for s in self._sums.values())):
+        for array, new in (
+            (self._motion, self._fresh),
+            (self._counts, 0.0),
+            *((s, 0.0) for s in self._sums.values()),
+        ):
             array[:-count] = array[count:]
             array[-count:] = new
         self._fresh = []

@@ -268,14 +268,20 @@ def _register(
     shift, _ = _step(anchor.fine, fine, shift)
     shift, difference = _step(anchor.fine, fine, shift)
 
-    spread = np.sqrt(np.maximum((difference**2) @ anchor.fine.weight - (difference @ anchor.fine.weight) ** 2, 0.0))
+    spread = np.sqrt(
+        np.maximum((difference**2) @ anchor.fine.weight - (difference @ anchor.fine.weight) ** 2, 0.0)
+    )
     residual = spread / anchor.fine.contrast
     rigid = _head_motion(anchor, shift, residual)
     skin = shift - (anchor.rows @ rigid).reshape(-1, 2)
     texture = residual[_TEXTURE_INDEX]
     return (
-        _Measured(skin, _against_image(rigid, anchor.crop_from_image, crop_from_image), texture,
-                  float(np.log((fine.mean() + 1.0) / anchor.luma))),
+        _Measured(
+            skin,
+            _against_image(rigid, anchor.crop_from_image, crop_from_image),
+            texture,
+            float(np.log((fine.mean() + 1.0) / anchor.luma)),
+        ),
         shift,
     )
 

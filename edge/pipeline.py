@@ -183,7 +183,9 @@ class Pipeline:
             return Reason.WARMING_UP
         rate = self._continuity.frame_rate_hz
         self._gate.note(
-            Conditions(motion.timestamp_ns, rate, self._continuity.dropped, motion.head_turn_deg_s, face.face_px)
+            Conditions(
+                motion.timestamp_ns, rate, self._continuity.dropped, motion.head_turn_deg_s, face.face_px
+            )
         )
         spots = self.spotter.feed(face.face_id, motion)
         events += self._decide(self._gate.consider(spots, self.spotter.seen_until_ns))

@@ -36,7 +36,14 @@ def _pair(
     depth_iod: float,
 ) -> tuple[Region, Region]:
     """Make the region on the subject's right (image left) and its mirror on the left; `*` is the side."""
-    right = Region(f"right_{name}", tuple(p.replace("*", "right") for p in landmarks), shift_iod, group, rigidity, depth_iod)
+    right = Region(
+        f"right_{name}",
+        tuple(p.replace("*", "right") for p in landmarks),
+        shift_iod,
+        group,
+        rigidity,
+        depth_iod,
+    )
     left = Region(
         f"left_{name}",
         tuple(p.replace("*", "left") for p in landmarks),

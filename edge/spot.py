@@ -93,7 +93,9 @@ class Spotter:
                 self._open_ns = None
             position += 1
         if last and self._open_ns is not None:
-            spots.append(_spot(face_id, history, max(0, (self._open_ns - history.start_ns) // STEP_NS), len(history)))
+            spots.append(
+                _spot(face_id, history, max(0, (self._open_ns - history.start_ns) // STEP_NS), len(history))
+            )
         self._checked_ns = history.start_ns + position * STEP_NS
         self.seen_until_ns = self._checked_ns if self._open_ns is None else self._open_ns
         return spots
@@ -120,7 +122,9 @@ def _spot(face_id: int, evidence: Evidence, first: int, stop: int) -> Spot:
     displacement = _displacement(evidence.motion[max(0, start - 2) : end + 3])
     size = displacement.max(axis=1)
     within = slice(min(2, start), len(size) - 2)
-    apex = start + int(np.argmax(evidence.phase[start : end + 1, 1] * (0.2 + size[within] / max(size.max(), 1e-6))))
+    apex = start + int(
+        np.argmax(evidence.phase[start : end + 1, 1] * (0.2 + size[within] / max(size.max(), 1e-6)))
+    )
     peak = displacement[within].max(axis=0)
     weight = evidence.phase[start : end + 1, 3:] + 1e-3
     weight /= weight.sum()
@@ -181,5 +185,3 @@ def _named_units(scores: Floats) -> tuple[ActionUnit, ...]:
         for au, found in sides.items()
     ]
     return tuple(sorted(units, key=lambda unit: -unit.score))
-
-

@@ -61,13 +61,19 @@ def overlap_ratio(planted: Planted, event: Event) -> float:
     return max(0.0, common) / (max(planted.offset_s, offset) - min(planted.onset_s, onset))
 
 
-def score(outcomes: list[Outcome], *, peak_iod: tuple[float, float], duration_s: tuple[float, float]) -> Score:
+def score(
+    outcomes: list[Outcome], *, peak_iod: tuple[float, float], duration_s: tuple[float, float]
+) -> Score:
     """Match events to planted micro-expressions, best overlap first, one to one."""
     result = Score()
     for number, outcome in enumerate(outcomes):
         micro = [planted for planted in outcome.truth if planted.kind == "micro"]
         pairs = sorted(
-            ((overlap_ratio(planted, event), p, e) for p, planted in enumerate(micro) for e, event in enumerate(outcome.events)),
+            (
+                (overlap_ratio(planted, event), p, e)
+                for p, planted in enumerate(micro)
+                for e, event in enumerate(outcome.events)
+            ),
             reverse=True,
         )
         taken_p: dict[int, int] = {}
@@ -78,7 +84,9 @@ def score(outcomes: list[Outcome], *, peak_iod: tuple[float, float], duration_s:
                 taken_e.add(e)
         for p, planted in enumerate(micro):
             length = planted.offset_s - planted.onset_s
-            counts = peak_iod[0] <= planted.peak_iod <= peak_iod[1] and duration_s[0] <= length <= duration_s[1]
+            counts = (
+                peak_iod[0] <= planted.peak_iod <= peak_iod[1] and duration_s[0] <= length <= duration_s[1]
+            )
             if counts and p in taken_p:
                 result.hits.append((planted, outcome.events[taken_p[p]]))
             elif counts and not _unassessed(planted, outcome.not_assessable):
@@ -98,9 +106,17 @@ def run_clip(job: tuple[argparse.Namespace, int]) -> Outcome:
     rng = np.random.default_rng([number, options.seed])
     photo = int(rng.integers(len(people.photos)))
     conditions = Conditions.draw(rng)
-    mix = Mix(peak_iod=(options.peak_min / 100, 0.025), micro=0.0 if options.negatives else 0.4, gap_s=(0.4, 1.8))
-    clip = RenderedClip(people.rig(photo), seconds=options.seconds, rate_hz=options.rate, mix=mix,
-                        conditions=conditions, seed=number * 1000 + options.seed)
+    mix = Mix(
+        peak_iod=(options.peak_min / 100, 0.025), micro=0.0 if options.negatives else 0.4, gap_s=(0.4, 1.8)
+    )
+    clip = RenderedClip(
+        people.rig(photo),
+        seconds=options.seconds,
+        rate_hz=options.rate,
+        mix=mix,
+        conditions=conditions,
+        seed=number * 1000 + options.seed,
+    )
     config = load(None, options.set)
     pipeline = Pipeline(config, load_models(config))
     events: list[Event] = []
@@ -114,8 +130,15 @@ def run_clip(job: tuple[argparse.Namespace, int]) -> Outcome:
     refusals += pipeline.refusals
     statistics = pipeline.statistics
     pipeline.close()
-    return Outcome(people.photos[photo].subject, clip.truth, events, refusals, stretches, statistics.duration_s,
-                   statistics.assessable_s)
+    return Outcome(
+        people.photos[photo].subject,
+        clip.truth,
+        events,
+        refusals,
+        stretches,
+        statistics.duration_s,
+        statistics.assessable_s,
+    )
 
 
 def summary(outcomes: list[Outcome]) -> dict[str, object]:
@@ -130,7 +153,14 @@ def summary(outcomes: list[Outcome]) -> dict[str, object]:
     offset = [abs(p.offset_s - e.spot.offset_ns * 1e-9) * 1e3 for p, e in every.hits]
     named = [(p.emotion, EMOTIONS[int(np.argmax(e.spot.probabilities[:7]))]) for p, e in every.hits]
     overlapping = Counter(
-        next((p.kind for p in outcomes[n].truth if p.onset_s < e.spot.offset_ns * 1e-9 and e.spot.onset_ns * 1e-9 < p.offset_s), "nothing")
+        next(
+            (
+                p.kind
+                for p in outcomes[n].truth
+                if p.onset_s < e.spot.offset_ns * 1e-9 and e.spot.onset_ns * 1e-9 < p.offset_s
+            ),
+            "nothing",
+        )
         for n, e in every.false
     )
     low, high = _interval(outcomes, whole, common)
@@ -142,12 +172,19 @@ def summary(outcomes: list[Outcome]) -> dict[str, object]:
         "f1_peaks_from_1_percent": round(strong.f1, 3),
         "f1_all_peaks": round(every.f1, 3),
         "f1_all_peaks_95_percent": [round(low, 3), round(high, 3)],
-        "true": len(every.hits), "missed": len(every.missed), "false": len(every.false),
+        "true": len(every.hits),
+        "missed": len(every.missed),
+        "false": len(every.false),
         "recall_from_1_percent": round(len(strong.hits) / max(len(strong.hits) + len(strong.missed), 1), 3),
-        "recall_40_80_ms_from_1_percent": round(len(brief.hits) / max(len(brief.hits) + len(brief.missed), 1), 3),
+        "recall_40_80_ms_from_1_percent": round(
+            len(brief.hits) / max(len(brief.hits) + len(brief.missed), 1), 3
+        ),
         "false_per_hour": round(len(every.false) / max(hours, 1e-9), 1),
         "false_during": dict(overlapping),
-        "median_error_ms": {name: round(float(np.median(v)), 1) if v else None for name, v in (("onset", onset), ("apex", apex), ("offset", offset))},
+        "median_error_ms": {
+            name: round(float(np.median(v)), 1) if v else None
+            for name, v in (("onset", onset), ("apex", apex), ("offset", offset))
+        },
         "emotion_uf1": round(unweighted_f1(named), 3),
         "refusals": dict(Counter(str(r.reason) for o in outcomes for r in o.refusals)),
     }
@@ -164,13 +201,19 @@ def unweighted_f1(named: list[tuple[str, str]]) -> float:
     return float(np.mean(values)) if values else 0.0
 
 
-def _interval(outcomes: list[Outcome], peak_iod: tuple[float, float], duration_s: tuple[float, float]) -> tuple[float, float]:
+def _interval(
+    outcomes: list[Outcome], peak_iod: tuple[float, float], duration_s: tuple[float, float]
+) -> tuple[float, float]:
     """Give the 95 % interval of F1 by drawing people again, 400 times."""
     rng = np.random.default_rng(0)
     people = sorted({outcome.subject for outcome in outcomes})
     of = {subject: [o for o in outcomes if o.subject == subject] for subject in people}
     values = [
-        score([o for s in rng.choice(people, len(people)) for o in of[s]], peak_iod=peak_iod, duration_s=duration_s).f1
+        score(
+            [o for s in rng.choice(people, len(people)) for o in of[s]],
+            peak_iod=peak_iod,
+            duration_s=duration_s,
+        ).f1
         for _ in range(400)
     ]
     return float(np.percentile(values, 2.5)), float(np.percentile(values, 97.5))
@@ -178,7 +221,9 @@ def _interval(outcomes: list[Outcome], peak_iod: tuple[float, float], duration_s
 
 def main() -> None:
     """Print the figures, and write them where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("photos", "labels", "model"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--split", choices=("validation", "test"), default="test")

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 from edge.records import Event
 
 Payload = dict[str, Any]
-"""An event as its schema describes it (`edge.event.payload`); already validated."""
+"""An event as its schema describes it (`edge.payload`); already validated."""
 
 
 class EventSink(Protocol):

@@ -53,8 +53,9 @@ class RenderedClip:
         width, height = self.size
         corner = points.mean(axis=0) - np.array([width / 2, height / 2])
         camera = np.array([[scale, 0, -corner[0]], [0, scale, -corner[1]]], np.float32)
-        background = cv2.warpAffine(self._rig.photo, camera, self.size, flags=cv2.INTER_LINEAR,
-                                    borderMode=cv2.BORDER_REFLECT_101)
+        background = cv2.warpAffine(
+            self._rig.photo, camera, self.size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+        )
         side = int(3.3 * self._conditions.iod_px)
         left, top = max(0, (width - side) // 2), max(0, (height - side) // 2)
         box = np.s_[top : min(height, top + side), left : min(width, left + side)]
@@ -64,7 +65,10 @@ class RenderedClip:
         for number, time_s in enumerate(script.times_s):
             clean = background.copy()
             clean[box] = self._rig.render(
-                script.weights[number], script.poses[number], tuple(script.gaze_iod[number]), inner,
+                script.weights[number],
+                script.poses[number],
+                tuple(script.gaze_iod[number]),
+                inner,
                 (clean[box].shape[1], clean[box].shape[0]),
             )
             luma = sensor.expose(clean, float(script.light[number]), float(time_s))
@@ -73,7 +77,9 @@ class RenderedClip:
 
 def main() -> None:
     """Write clips as video files with their truth."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("photos", "labels", "model", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
@@ -86,8 +92,14 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for number in range(options.clips):
         rng = np.random.default_rng([number, 77])
-        clip = RenderedClip(people.rig(int(rng.integers(len(people.photos)))), seconds=options.seconds,
-                            rate_hz=options.rate, mix=Mix(), conditions=Conditions.draw(rng), seed=number)
+        clip = RenderedClip(
+            people.rig(int(rng.integers(len(people.photos)))),
+            seconds=options.seconds,
+            rate_hz=options.rate,
+            mix=Mix(),
+            conditions=Conditions.draw(rng),
+            seed=number,
+        )
         write_video(clip, options.out / f"{number:02d}.mkv", lossless=options.lossless)
         truth = [asdict(planted) for planted in clip.truth]
         (options.out / f"{number:02d}.json").write_text(json.dumps(truth, indent=1))

@@ -1,6 +1,6 @@
 """Print how far each facial region lies in front of the eye corners, in IOD, on the neutral ICT head.
 
-    python -m tools.simulate.depth ict_expressions.npz
+python -m tools.simulate.depth ict_expressions.npz
 """
 
 import sys

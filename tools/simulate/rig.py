@@ -58,17 +58,28 @@ class Rig:
         iod_px: inter-ocular distance in the photo.
     """
 
-    def __init__(self, model: FaceModel, photo: NDArray[np.uint8], points_px: Floats, depth_px: Floats) -> None:
+    def __init__(
+        self, model: FaceModel, photo: NDArray[np.uint8], points_px: Floats, depth_px: Floats
+    ) -> None:
         self.photo = photo
         self.shapes = model.expression_names
-        right, left = points_px[LANDMARKS.index("right_eye_outer")], points_px[LANDMARKS.index("left_eye_outer")]
+        right, left = (
+            points_px[LANDMARKS.index("right_eye_outer")],
+            points_px[LANDMARKS.index("left_eye_outer")],
+        )
         self.iod_px = float(np.linalg.norm(right - left))
         placed = fit(model, points_px, depth_px)
-        self._moves_landmarks = (model.expressions[:, model.landmark_vertices] @ placed.basis_px).astype(np.float32)
-        self._landmarks = np.column_stack([points_px, placed.vertices[model.landmark_vertices, 2]]).astype(np.float32)
+        self._moves_landmarks = (model.expressions[:, model.landmark_vertices] @ placed.basis_px).astype(
+            np.float32
+        )
+        self._landmarks = np.column_stack([points_px, placed.vertices[model.landmark_vertices, 2]]).astype(
+            np.float32
+        )
         centre = (right + left) / 2
-        self._centre = np.array([centre[0], centre[1] + 0.4 * self.iod_px,
-                                 self._landmarks[:, 2].mean() - 0.7 * self.iod_px], np.float32)
+        self._centre = np.array(
+            [centre[0], centre[1] + 0.4 * self.iod_px, self._landmarks[:, 2].mean() - 0.7 * self.iod_px],
+            np.float32,
+        )
         """Middle of the head, about which it turns: 0.7 IOD behind the landmarks' mean."""
         self._make_grid(model, placed.vertices, placed.basis_px, points_px)
         self._make_layers(points_px)
@@ -90,7 +101,9 @@ class Rig:
         seen = normals[:, 2] < -0.1 * np.linalg.norm(normals, axis=1)
         seen &= vertices[:, 2] > self._centre[2]
         moves = model.expressions[:, seen] @ basis_px
-        values = np.concatenate([vertices[seen, 2][:, None], moves.transpose(1, 0, 2).reshape(seen.sum(), -1)], axis=1)
+        values = np.concatenate(
+            [vertices[seen, 2][:, None], moves.transpose(1, 0, 2).reshape(seen.sum(), -1)], axis=1
+        )
         at = LinearNDInterpolator(vertices[seen, :2], values)(np.column_stack([x.ravel(), y.ravel()]))
         inside = np.isfinite(at[:, 0]).reshape(x.shape)
         at = np.nan_to_num(at).reshape(_CELLS, _CELLS, -1).astype(np.float32)
@@ -114,7 +127,9 @@ class Rig:
             .transpose(2, 0, 1, 3)
         ).astype(np.float32)
         self._close_over_eyes(points_px)
-        distance = np.hypot((x - self._centre[0]) / (1.15 * self.iod_px), (y - self._centre[1]) / (1.45 * self.iod_px))
+        distance = np.hypot(
+            (x - self._centre[0]) / (1.15 * self.iod_px), (y - self._centre[1]) / (1.45 * self.iod_px)
+        )
         self._hold = np.clip((1.12 - distance) / 0.3, 0, 1).astype(np.float32)[:, :, None]
         """1 on the head, 0 where the background stays."""
         self._rest = np.dstack([x, y, self._depth]).astype(np.float32)
@@ -157,7 +172,8 @@ class Rig:
         self._opening = cv2.resize(mask, self.photo.shape[::-1], interpolation=cv2.INTER_AREA)
         self._inner = inner
         self.eye_open_iod = float(
-            np.mean([np.ptp(points_px[list(corners)][[1, 2, 4, 5], 1]) for corners in _EYES.values()]) / self.iod_px
+            np.mean([np.ptp(points_px[list(corners)][[1, 2, 4, 5], 1]) for corners in _EYES.values()])
+            / self.iod_px
         )
 
     def size_of(self, weights: Floats) -> float:
@@ -168,7 +184,9 @@ class Rig:
     def _place(self, points: Floats, pose: Pose) -> Floats:
         """Turn, scale and shift (..., 3) px about the head's middle; weak perspective at 7 IOD distance."""
         cy, sy, cp, sp, cr, sr = (f(a) for a in (pose.yaw, pose.pitch, pose.roll) for f in (np.cos, np.sin))
-        turn = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]]) @ np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+        turn = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]]) @ np.array(
+            [[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]]
+        )
         turn = turn @ np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
         from_centre = points.reshape(-1, 3) - self._centre
         turned = from_centre @ np.asarray(pose.scale * turn.T, np.float32)
@@ -219,7 +237,9 @@ class Rig:
             x, y = camera.look_up(head - np.array(gaze_iod, np.float32) * self.iod_px, box)
             inside = cv2.remap(self._inner, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             share = opening[box].astype(np.float32) / 255
-            result[box] = np.rint(result[box] + share * (inside.astype(np.float32) - result[box])).astype(np.uint8)
+            result[box] = np.rint(result[box] + share * (inside.astype(np.float32) - result[box])).astype(
+                np.uint8
+            )
         return result
 
     def _backward(self, moved: Floats, pose: Pose) -> Floats:
@@ -263,8 +283,13 @@ class _Camera:
             matrix = matrix.copy()
             matrix[:, 2] += matrix[:, :2] @ np.array([columns.start, rows.start])
             size = (columns.stop - columns.start, rows.stop - rows.start)
-        fine = cv2.warpAffine(shift, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                              borderMode=cv2.BORDER_REPLICATE)
+        fine = cv2.warpAffine(
+            shift,
+            matrix,
+            size,
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
         return self.x[rows, columns] + fine[:, :, 0], self.y[rows, columns] + fine[:, :, 1]
 
 

@@ -32,12 +32,47 @@ AU_SHAPES: dict[str, tuple[str, ...]] = {
 
 EMOTION_AUS: dict[str, tuple[tuple[str, ...], ...]] = {
     "happiness": (("AU12",), ("AU6", "AU12"), ("AU6", "AU12"), ("AU12", "AU26"), ("AU6", "AU7", "AU12")),
-    "sadness": (("AU1",), ("AU1", "AU4"), ("AU1", "AU15"), ("AU1", "AU4", "AU15"), ("AU15", "AU17"), ("AU15",)),
-    "anger": (("AU4",), ("AU4", "AU7"), ("AU4", "AU5"), ("AU4", "AU5", "AU7"), ("AU4", "AU7", "AU23"), ("AU4", "AU24"), ("AU23",)),
-    "fear": (("AU1", "AU2", "AU4"), ("AU1", "AU2", "AU4", "AU5"), ("AU20",), ("AU5", "AU20"), ("AU1", "AU4", "AU5", "AU20"),
-             ("AU1", "AU2", "AU4", "AU20", "AU26")),
-    "disgust": (("AU9",), ("AU10",), ("AU9", "AU10"), ("AU9", "AU17"), ("AU10", "AU17"), ("AU4", "AU9"), ("AU9", "AU15", "AU16")),
-    "surprise": (("AU1", "AU2"), ("AU1", "AU2", "AU5"), ("AU1", "AU2", "AU26"), ("AU1", "AU2", "AU5", "AU26"), ("AU2", "AU5")),
+    "sadness": (
+        ("AU1",),
+        ("AU1", "AU4"),
+        ("AU1", "AU15"),
+        ("AU1", "AU4", "AU15"),
+        ("AU15", "AU17"),
+        ("AU15",),
+    ),
+    "anger": (
+        ("AU4",),
+        ("AU4", "AU7"),
+        ("AU4", "AU5"),
+        ("AU4", "AU5", "AU7"),
+        ("AU4", "AU7", "AU23"),
+        ("AU4", "AU24"),
+        ("AU23",),
+    ),
+    "fear": (
+        ("AU1", "AU2", "AU4"),
+        ("AU1", "AU2", "AU4", "AU5"),
+        ("AU20",),
+        ("AU5", "AU20"),
+        ("AU1", "AU4", "AU5", "AU20"),
+        ("AU1", "AU2", "AU4", "AU20", "AU26"),
+    ),
+    "disgust": (
+        ("AU9",),
+        ("AU10",),
+        ("AU9", "AU10"),
+        ("AU9", "AU17"),
+        ("AU10", "AU17"),
+        ("AU4", "AU9"),
+        ("AU9", "AU15", "AU16"),
+    ),
+    "surprise": (
+        ("AU1", "AU2"),
+        ("AU1", "AU2", "AU5"),
+        ("AU1", "AU2", "AU26"),
+        ("AU1", "AU2", "AU5", "AU26"),
+        ("AU2", "AU5"),
+    ),
     "contempt": (("AU14",), ("AU12", "AU14"), ("AU14",), ("AU12",)),
 }
 """Sets of action units that stand for each emotion: EMFACS prototypes (Ekman and Friesen 1983; Friesen and
@@ -97,7 +132,9 @@ def drift(rng: np.random.Generator, times_s: Floats, period_s: float) -> Floats:
     whole = position.astype(int)
     part = position - whole
     smooth = part * part * (3 - 2 * part)
-    return np.asarray(heights[whole] * (1 - smooth) + heights[np.minimum(whole + 1, knots - 1)] * smooth, np.float32)
+    return np.asarray(
+        heights[whole] * (1 - smooth) + heights[np.minimum(whole + 1, knots - 1)] * smooth, np.float32
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +144,13 @@ class Mix:
     micro: float = 0.45
     """Share of micro-expressions among what is planted."""
     confusers: tuple[tuple[str, float], ...] = (
-        ("blink", 0.26), ("macro", 0.26), ("speech", 0.16), ("swallow", 0.06), ("gaze", 0.09), ("head", 0.11), ("light", 0.06),
+        ("blink", 0.26),
+        ("macro", 0.26),
+        ("speech", 0.16),
+        ("swallow", 0.06),
+        ("gaze", 0.09),
+        ("head", 0.11),
+        ("light", 0.06),
     )
     peak_iod: tuple[float, float] = (0.004, 0.028)
     long_share: float = 0.2
@@ -132,19 +175,30 @@ class Writer:
         """Plan one clip: what happens when, and the curves at `rate_hz`."""
         rng, mix = self._rng, self._mix
         times = np.arange(int(duration_s * rate_hz), dtype=np.float32) / np.float32(rate_hz)
-        script = Script(times, np.zeros((len(times), len(self._rig.shapes)), np.float32), [],
-                        np.zeros((len(times), 2), np.float32), np.ones(len(times), np.float32))
+        script = Script(
+            times,
+            np.zeros((len(times), len(self._rig.shapes)), np.float32),
+            [],
+            np.zeros((len(times), 2), np.float32),
+            np.ones(len(times), np.float32),
+        )
         pose = self._posture(times)
         at = rng.uniform(0.35, 0.8)
         names, shares = zip(*mix.confusers, strict=True)
         while at < duration_s - 0.5:
-            kind = "micro" if rng.random() < mix.micro else str(rng.choice(names, p=np.array(shares) / sum(shares)))
+            kind = (
+                "micro"
+                if rng.random() < mix.micro
+                else str(rng.choice(names, p=np.array(shares) / sum(shares)))
+            )
             end = getattr(self, f"_{kind}")(script, pose, at, duration_s)
             at = end + rng.uniform(*mix.gap_s) if rng.random() > 0.08 else end - rng.uniform(0, 0.1)
         if rng.random() < 0.5:  # a blink may fall on anything
             self._blink(script, pose, rng.uniform(0.3, duration_s - 0.5), duration_s)
         np.clip(script.weights, 0, 1.3, out=script.weights)
-        script.poses = [Pose(*row[:3], (float(row[3]), float(row[4])), float(np.exp(row[5]))) for row in pose.T.tolist()]
+        script.poses = [
+            Pose(*row[:3], (float(row[3]), float(row[4])), float(np.exp(row[5]))) for row in pose.T.tolist()
+        ]
         script.planted.sort(key=lambda planted: planted.onset_s)
         return script
 
@@ -155,7 +209,9 @@ class Writer:
         pose = np.zeros((6, len(times)))
         for row, amount in enumerate((0.035, 0.03, 0.02, 0.04, 0.03, 0.012)):
             slow = drift(rng, times, rng.uniform(0.8, 3.0)) + 0.35 * drift(rng, times, rng.uniform(0.25, 0.8))
-            tremor = 0.012 * np.sin(2 * np.pi * rng.uniform(5, 12) * times + rng.uniform(0, 6.28)) * rng.random()
+            tremor = (
+                0.012 * np.sin(2 * np.pi * rng.uniform(5, 12) * times + rng.uniform(0, 6.28)) * rng.random()
+            )
             pose[row] = size * amount * (slow - slow[0] + tremor)
         start = np.array([rng.normal(0, 0.09), rng.normal(0, 0.06), rng.normal(0, 0.04)])
         pose[:3] += start[:, None]
@@ -245,8 +301,19 @@ class Writer:
         rng = self._rng
         duration = min(rng.uniform(0.4, 2.2), max(end - at, 0.3))
         moment, size = at, rng.uniform(0.25, 1.2)
-        visemes = ("jawOpen", "mouthFunnel", "mouthPucker", "mouthStretch", "mouthSmile", "mouthLowerDown", "mouthUpperUp",
-                   "mouthPress", "mouthRollLower", "mouthShrugUpper", "mouthClose")
+        visemes = (
+            "jawOpen",
+            "mouthFunnel",
+            "mouthPucker",
+            "mouthStretch",
+            "mouthSmile",
+            "mouthLowerDown",
+            "mouthUpperUp",
+            "mouthPress",
+            "mouthRollLower",
+            "mouthShrugUpper",
+            "mouthClose",
+        )
         while moment < at + duration:
             length = rng.uniform(0.08, 0.32)
             weights = np.zeros(len(self._rig.shapes), np.float32)
@@ -267,7 +334,12 @@ class Writer:
         duration = rng.uniform(0.5, 1.0)
         curve = profile(script.times_s, at, at + 0.45 * duration, at + duration, 0.3)
         weights = np.zeros(len(self._rig.shapes), np.float32)
-        for name, most in (("mouthPress", 0.4), ("mouthShrugLower", 0.25), ("mouthRollLower", 0.2), ("mouthDimple", 0.2)):
+        for name, most in (
+            ("mouthPress", 0.4),
+            ("mouthShrugLower", 0.25),
+            ("mouthRollLower", 0.2),
+            ("mouthDimple", 0.2),
+        ):
             self._shape(weights, name, "both", rng.uniform(0, most))
         script.weights += curve[:, None] * weights
         pose[1] += rng.uniform(-0.03, 0.03) * curve
@@ -277,12 +349,22 @@ class Writer:
     def _gaze(self, script: Script, pose: NDArray[np.float64], at: float, end: float) -> float:
         rng = self._rng
         move, stay = rng.uniform(0.03, 0.09), rng.uniform(0.1, 1.2)
-        curve = np.clip((script.times_s - at) / move, 0, 1) - np.clip((script.times_s - at - move - stay) / move, 0, 1)
+        curve = np.clip((script.times_s - at) / move, 0, 1) - np.clip(
+            (script.times_s - at - move - stay) / move, 0, 1
+        )
         horizontal, vertical = rng.uniform(-0.05, 0.05), rng.uniform(-0.03, 0.04)
         script.gaze_iod += curve[:, None] * np.array([horizontal, vertical], np.float32)
         weights = np.zeros(len(self._rig.shapes), np.float32)
-        self._shape(weights, "eyeLookDown" if vertical > 0 else "eyeLookUp", "both", abs(vertical) / 0.04 * rng.uniform(0.2, 0.6))
-        for side, name in (("right", "Out" if horizontal < 0 else "In"), ("left", "In" if horizontal < 0 else "Out")):
+        self._shape(
+            weights,
+            "eyeLookDown" if vertical > 0 else "eyeLookUp",
+            "both",
+            abs(vertical) / 0.04 * rng.uniform(0.2, 0.6),
+        )
+        for side, name in (
+            ("right", "Out" if horizontal < 0 else "In"),
+            ("left", "In" if horizontal < 0 else "Out"),
+        ):
             self._shape(weights, f"eyeLook{name}", side, abs(horizontal) / 0.05 * 0.6)
         script.weights += curve[:, None] * weights
         script.planted.append(Planted("gaze", at, at + move, at + 2 * move + stay))

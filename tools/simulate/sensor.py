@@ -58,8 +58,11 @@ class Sensor:
         height, width = clean.shape
         top = int(self._rng.integers(0, max(self._TILE - height, 1)))
         left = int(self._rng.integers(0, max(self._TILE - width, 1)))
-        tile = self._noise[:height, :width] if height > self._TILE or width > self._TILE else \
-            self._noise[top : top + height, left : left + width]
+        tile = (
+            self._noise[:height, :width]
+            if height > self._TILE or width > self._TILE
+            else self._noise[top : top + height, left : left + width]
+        )
         if tile.shape != clean.shape:
             tile = cv2.resize(tile, (width, height), interpolation=cv2.INTER_NEAREST)
         strength = np.sqrt(np.maximum(luma, 0) * np.float32(0.5 / 128) + np.float32(0.5))
@@ -70,8 +73,17 @@ class Sensor:
         return noisy
 
 
-_STEADY = [LANDMARKS.index(name) for name in (
-    "right_eye_outer", "right_eye_inner", "left_eye_inner", "left_eye_outer", "nose_bridge_top", "nose_base")]
+_STEADY = [
+    LANDMARKS.index(name)
+    for name in (
+        "right_eye_outer",
+        "right_eye_inner",
+        "left_eye_inner",
+        "left_eye_outer",
+        "nose_bridge_top",
+        "nose_base",
+    )
+]
 
 
 class Alignment:
@@ -82,7 +94,9 @@ class Alignment:
         bias_iod: its constant part, which differs between people.
     """
 
-    def __init__(self, rng: np.random.Generator, *, jitter_iod: float = 0.006, bias_iod: float = 0.012) -> None:
+    def __init__(
+        self, rng: np.random.Generator, *, jitter_iod: float = 0.006, bias_iod: float = 0.012
+    ) -> None:
         self._rng, self._jitter = rng, jitter_iod
         self._bias = rng.normal(0, bias_iod, (len(LANDMARKS), 2))
         self._state: NDArray[np.float64] | None = None
@@ -108,8 +122,14 @@ class Alignment:
         x, y, log_scale, roll = self._state + self._speed * (time_s - self._at_s)
         cosine, sine = np.exp(log_scale) * np.cos(roll), np.exp(log_scale) * np.sin(roll)
         matrix = np.array([[cosine, -sine, x], [sine, cosine, y]], np.float32)
-        cv2.warpAffine(frame, matrix, (CROP_SIZE, CROP_SIZE), dst=self._crop, flags=cv2.INTER_LINEAR,
-                       borderMode=cv2.BORDER_REPLICATE)
+        cv2.warpAffine(
+            frame,
+            matrix,
+            (CROP_SIZE, CROP_SIZE),
+            dst=self._crop,
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
         placed = landmarks + self._bias * iod
         crop_points = (placed @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
         return TrackedFace(1, crop_points, matrix, self._crop, iod, 1.6 * iod, 1.0, 0)

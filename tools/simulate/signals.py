@@ -25,7 +25,9 @@ _RATES_HZ = (200, 200, 200, 200, 120, 90, 150, 250, 60)
 
 def main() -> None:
     """Write `clip_<number>.npz` files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--labels", type=Path, required=True, help="written by tools.faces.teacher")
     parser.add_argument("--model", type=Path, required=True, help="ict_expressions.npz")
@@ -50,12 +52,20 @@ def main() -> None:
         times, values = measure(rig, script, Conditions.draw(rng), rng)
         truth = json.dumps([asdict(planted) for planted in script.planted])
         partial = path.with_suffix(".part.npz")
-        np.savez(partial, times_s=times, values=values.astype(np.float16), rate_hz=rate, truth=truth,
-                 subject=people.photos[photo].subject)
+        np.savez(
+            partial,
+            times_s=times,
+            values=values.astype(np.float16),
+            rate_hz=rate,
+            truth=truth,
+            subject=people.photos[photo].subject,
+        )
         partial.rename(path)
 
 
-def measure(rig: Rig, script: Script, conditions: Conditions, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def measure(
+    rig: Rig, script: Script, conditions: Conditions, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Render, expose, align and measure a script.
 
     Returns:

@@ -46,9 +46,15 @@ def read(path: Path) -> Clip:
     right = np.clip(np.searchsorted(times, grid), 1, len(times) - 1)
     share = ((grid - times[right - 1]) / (times[right] - times[right - 1])).astype(np.float32)[:, None]
     motion = values[right - 1] + share * (values[right] - values[right - 1])
-    clip = Clip(subject, motion, np.zeros((len(grid), 4), np.float32), np.full(len(grid), -1, np.int8),
-                np.zeros((len(grid), len(UNITS)), np.float32), np.zeros((len(grid), len(CONFUSERS)), np.float32),
-                np.zeros(len(grid), np.float32))
+    clip = Clip(
+        subject,
+        motion,
+        np.zeros((len(grid), 4), np.float32),
+        np.full(len(grid), -1, np.int8),
+        np.zeros((len(grid), len(UNITS)), np.float32),
+        np.zeros((len(grid), len(CONFUSERS)), np.float32),
+        np.zeros(len(grid), np.float32),
+    )
     for event in planted:
         inside = (grid >= event["onset_s"]) & (grid <= event["offset_s"])
         if event["kind"] in _CONFUSER:
@@ -77,11 +83,10 @@ def _mirrored(names: list[str]) -> list[int]:
 
 MIRROR = _mirrored(list(CHANNELS))
 SIGN = np.array(
-    [-1.0 if name.endswith((".x", "head.shift_x", "head.roll", "head.yaw")) else 1.0 for name in CHANNELS], np.float32
+    [-1.0 if name.endswith((".x", "head.shift_x", "head.roll", "head.yaw")) else 1.0 for name in CHANNELS],
+    np.float32,
 )
-MIRROR_UNITS = [
-    UNITS.index((au, {"right": "left", "left": "right"}.get(side, side))) for au, side in UNITS
-]
+MIRROR_UNITS = [UNITS.index((au, {"right": "left", "left": "right"}.get(side, side))) for au, side in UNITS]
 
 
 class Windows:

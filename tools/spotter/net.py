@@ -45,7 +45,10 @@ def build(batch: int | None = None) -> tf.keras.Model:
 
     return tf.keras.Model(
         motion,
-        {"phase": head(values, "phase"), **{name: head(half, name) for name in ("emotion", "units", "confusers")}},
+        {
+            "phase": head(values, "phase"),
+            **{name: head(half, name) for name in ("emotion", "units", "confusers")},
+        },
         name="spotter",
     )
 

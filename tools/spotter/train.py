@@ -8,14 +8,16 @@ tell how it went and what quantisation cost.
 """
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import tensorflow as tf
+from matplotlib import pyplot
 
 from edge.evidence import OUTPUTS, encode
+from edge.inference.cpu import CpuModel
 from tools.spotter.material import Windows, read
 from tools.spotter.net import build, to_int8
 
@@ -24,7 +26,9 @@ _BATCH = 64
 
 def main() -> None:
     """Train, quantise, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--signals", type=Path, required=True)
     parser.add_argument("--validation", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -39,8 +43,9 @@ def main() -> None:
 
     model = build()
     steps = options.epochs * (options.windows // _BATCH)
-    optimizer = tf.keras.optimizers.AdamW(tf.keras.optimizers.schedules.CosineDecay(2e-3, steps, alpha=0.01),
-                                          weight_decay=1e-3)
+    optimizer = tf.keras.optimizers.AdamW(
+        tf.keras.optimizers.schedules.CosineDecay(2e-3, steps, alpha=0.01), weight_decay=1e-3
+    )
     history: list[dict[str, float]] = []
     checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
     manager = tf.train.CheckpointManager(checkpoint, options.out / "checkpoint", max_to_keep=1)
@@ -60,7 +65,12 @@ def main() -> None:
     for epoch in range(len(history), options.epochs):
         motion, labels = _inputs_and_labels(training.draw(options.windows, epoch))
         losses = [
-            float(step(motion[at : at + _BATCH], {name: values[at : at + _BATCH] for name, values in labels.items()}))
+            float(
+                step(
+                    motion[at : at + _BATCH],
+                    {name: values[at : at + _BATCH] for name, values in labels.items()},
+                )
+            )
             for at in range(0, len(motion) - _BATCH + 1, _BATCH)
         ]
         scores = _scores(_predict(model, check[0]), check[1])
@@ -101,8 +111,11 @@ def _loss(outputs: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> tf.Ten
     )
     emotion = tf.reduce_sum(weight * emotion) / (tf.reduce_sum(weight) + 1.0)
     return (
-        2.0 * tf.reduce_sum(moments) + 2.0 * tf.reduce_sum(inside) + 0.12 * emotion
-        + 0.5 * tf.reduce_mean(binary("units")) + 0.25 * tf.reduce_mean(binary("confusers"))
+        2.0 * tf.reduce_sum(moments)
+        + 2.0 * tf.reduce_sum(inside)
+        + 0.12 * emotion
+        + 0.5 * tf.reduce_mean(binary("units"))
+        + 0.25 * tf.reduce_mean(binary("confusers"))
     )
 
 
@@ -112,9 +125,8 @@ def _predict(model: tf.keras.Model, motion: np.ndarray) -> dict[str, np.ndarray]
 
 
 def _predict_int8(path: Path, motion: np.ndarray) -> dict[str, np.ndarray]:
-    from edge.inference.cpu import CpuModel
-
-    model = CpuModel(path)
+    content = path.read_bytes()
+    model = CpuModel(content, name="spotter", sha256=hashlib.sha256(content).hexdigest())
     which = {output.shape[-1]: number for number, output in enumerate(model.outputs)}
     results: dict[str, list[np.ndarray]] = {name: [] for name in OUTPUTS}
     for window in motion:
@@ -133,7 +145,10 @@ def _scores(outputs: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> di
     strong = labels["peak"][:, seen].ravel() >= 0.01
     kinds = labels["emotion"][:, 16:58].ravel()
     known = (kinds >= 0) & (kinds < 7)
-    right = outputs["emotion"][:, 16:58].reshape(-1, outputs["emotion"].shape[-1])[known].argmax(axis=1) == kinds[known]
+    right = (
+        outputs["emotion"][:, 16:58].reshape(-1, outputs["emotion"].shape[-1])[known].argmax(axis=1)
+        == kinds[known]
+    )
     return {
         "average_precision": _average_precision(inside, truth),
         "average_precision_1pc": _average_precision(inside[~truth | strong], truth[~truth | strong]),
@@ -149,9 +164,6 @@ def _average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _plot(history: list[dict[str, float]], path: Path) -> None:
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     figure, axes = pyplot.subplots(1, len(history[0]), figsize=(4 * len(history[0]), 3))
     for axis, name in zip(axes, history[0], strict=True):
         axis.plot([row[name] for row in history])

@@ -612,6 +612,23 @@ def test_without_picamera2_the_error_says_what_to_install(monkeypatch: pytest.Mo
         CameraSource()
 
 
+def test_a_webcam_gives_driver_time_and_shows_lost_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No webcam here: a recording with the stamps of one stands in for the driver, /dev/null for the node.
+    produced = [0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12]
+    recording = write_video(tmp_path / "driver.mkv", stamps=[70_000 + 40 * index for index in produced])
+    real_open = av.open
+    monkeypatch.setattr("edge.frames.webcam.av.open", lambda device, **_: real_open(str(recording)))
+    source = WebcamSource("/dev/null", rate_hz=25.0, size=(64, 48))
+    seen = []
+    with pytest.raises(SourceError, match="the webcam stopped giving frames"):
+        for frame in source.frames():
+            seen.append((frame.sequence, frame.timestamp_ns))
+    source.close()
+    assert seen == [(index, index * 40_000_000) for index in produced]
+
+
 def test_an_absent_webcam_is_named() -> None:
     with pytest.raises(SourceError, match="/dev/video99: no such webcam"):
         WebcamSource("/dev/video99")

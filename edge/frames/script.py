@@ -19,7 +19,7 @@ class PlantedEvent:
     onset_s: float
     """First instant that leaves neutral."""
     apex_s: float
-    """Instant of the greatest movement."""
+    """Instant of the greatest movement (speech, with its many openings: some instant within)."""
     offset_s: float
     """Back at neutral (a light change: when the new level is reached)."""
     emotion: str | None = None

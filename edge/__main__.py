@@ -54,25 +54,39 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"microedge {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    run = _command(commands, "run", "Watch the camera and publish events until stopped; what the service does.")
-    run.add_argument("--json", action="store_true", help="also write each event to standard output, as JSON lines")
+    run = _command(
+        commands, "run", "Watch the camera and publish events until stopped; what the service does."
+    )
+    run.add_argument(
+        "--json", action="store_true", help="also write each event to standard output, as JSON lines"
+    )
 
-    replay = _command(commands, "replay", "Run a recording through the same path and summarise what was found.")
+    replay = _command(
+        commands, "replay", "Run a recording through the same path and summarise what was found."
+    )
     replay.add_argument("video", type=Path, metavar="VIDEO", help="any file that FFmpeg reads")
     replay.add_argument("--out", metavar="FILE", help="write events as JSON lines; - is standard output")
-    replay.add_argument("--publish", action="store_true", help="publish events over MQTT, as <device.id>-replay")
-    replay.add_argument("--start", type=_from_zero, default=0.0, metavar="S", help="skip to this time, seconds")
+    replay.add_argument(
+        "--publish", action="store_true", help="publish events over MQTT, as <device.id>-replay"
+    )
+    replay.add_argument(
+        "--start", type=_from_zero, default=0.0, metavar="S", help="skip to this time, seconds"
+    )
     replay.add_argument("--seconds", type=_above_zero, metavar="S", help="stop after so much of the video")
     replay.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
 
-    demo = _command(commands, "demo", "Show everything on this computer: a portrait that moves, a broker, LEDs.")
+    demo = _command(
+        commands, "demo", "Show everything on this computer: a portrait that moves, a broker, LEDs."
+    )
     demo.add_argument(
         "--seconds", type=_above_zero, default=60.0, metavar="N", help="end after so much media time (60)"
     )
     demo.add_argument("--no-browser", action="store_true", help="open nothing (there is no dashboard yet)")
     demo.add_argument("--no-tty", action="store_true", help="plain lines instead of a live view")
     demo.add_argument("--photo", type=Path, metavar="FILE", help="animate this photo of one frontal face")
-    demo.add_argument("--seed", type=int, default=0, metavar="N", help="another number, another course of events (0)")
+    demo.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="another number, another course of events (0)"
+    )
     demo.add_argument("--rate", type=_above_zero, default=200.0, metavar="HZ", help="frames per second (200)")
 
     config = _command(commands, "config", "Check, show or explain the configuration.")

@@ -1,15 +1,24 @@
-"""Carries frames from a source's thread to the worker: in order, bounded, and honest about what it dropped."""
+"""Carries frames from the source to the worker: in order, bounded, and honest about what was dropped or lost.
 
+Beside `app` and `out` the only module that knows of threads; it is the reading half of `app`.
+"""
+
+import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+import numpy as np
+
+from edge.errors import SourceError
 from edge.frames import FrameSource
 from edge.records import Frame
 
-BEHIND_S = 0.5
-"""A `PacedSource` that is later than this starts its timetable anew instead of racing to catch up."""
+log = logging.getLogger(__name__)
+
+RETRY_S = (0.5, 8.0)
+"""Shortest and longest wait before a broken camera is opened again; it doubles. Well within WatchdogSec."""
 
 
 class FrameQueue:
@@ -66,36 +75,146 @@ class FrameQueue:
             self._changed.notify_all()
 
 
-class PacedSource:
-    """A `FrameSource` that gives another one's frames no faster than real time, as a camera would.
+class Reader:
+    """Takes frames from a source in a thread of its own; a live source that breaks is opened again.
 
-    When frames take longer to make than they last, it falls behind; media time is the frames' own throughout.
+    All frames share one media time: a camera that comes back goes on where time is by then, and the pipeline
+    sees a gap. Whatever way the thread ends, the source is closed and the queue ended.
     """
 
     def __init__(
         self,
-        source: FrameSource,
-        clock_s: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        open_source: Callable[[], FrameSource],
+        queue: FrameQueue,
+        *,
+        is_live: bool,
+        light: Callable[[bool], None],
+        retried: Callable[[], None],
     ) -> None:
-        self._source, self._clock_s, self._sleep = source, clock_s, sleep
-        self.name, self.size, self.duration_s = source.name, source.size, source.duration_s
-        self.nominal_rate_hz, self.start_time_ns = source.nominal_rate_hz, source.start_time_ns
-        self.warnings = source.warnings
+        """Open the source; `start` begins to read.
+
+        Args:
+            open_source: called now, and again each time a live source has broken.
+            queue: where frames go.
+            is_live: whether to open a broken source again rather than end.
+            light: told True before the source is opened and False after it is closed.
+            retried: told before each new attempt to open.
+
+        Raises:
+            SourceError: the source cannot be opened.
+        """
+        self._open, self._queue, self._is_live = open_source, queue, is_live
+        self._light, self._retried = light, retried
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
+        self._last = (-1, -1, 0)
+        """Media time (ns), sequence and monotonic time (ns) of the last frame."""
+        self.start_time_ns = 0
+        """UTC of media time 0, ns since 1970; known once the first frame is in the queue."""
+        self.problem = ""
+        """Why a live source gives no frames now; empty while it does."""
+        self.failure = ""
+        """Why reading ended before its time; empty if it did not."""
+        self._source: FrameSource | None = self._opened()
 
     @property
-    def frames_out_of_order(self) -> int:
-        return self._source.frames_out_of_order
+    def warnings(self) -> tuple[str, ...]:
+        """What the open source has to say about itself."""
+        source = self._source
+        return () if source is None else tuple(source.warnings)
 
-    def frames(self) -> Iterator[Frame]:
-        start_s = self._clock_s()
-        for frame in self._source.frames():
-            ahead_s = start_s + frame.timestamp_ns / 1e9 - self._clock_s()
-            if ahead_s > 0:
-                self._sleep(ahead_s)
-            elif ahead_s < -BEHIND_S:
-                start_s -= ahead_s
-            yield frame
+    def start(self) -> None:
+        self._thread.start()
 
-    def close(self) -> None:
-        self._source.close()
+    def close(self, timeout_s: float) -> None:
+        """Stop reading and close the source; a source that does not return in time is left to the process's end."""
+        self._stopping.set()
+        self._queue.close()
+        if self._thread.ident is None:
+            self._close_source()
+            return
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            # Closing it under the feet of the thread that is in it would crash some drivers.
+            log.warning("camera: gave no frame and did not stop within %g s; left open", timeout_s)
+
+    def _run(self) -> None:
+        try:
+            while self._source is not None:
+                problem = self._pump(self._source)
+                self._close_source()
+                if not problem:
+                    return
+                if not self._is_live:
+                    self.failure = problem
+                    return
+                self._source = self._reopened(problem)
+        except Exception as error:
+            # A camera library may raise anything; ending with a reason beats a device that hangs.
+            log.exception("camera: failed")
+            self.failure = f"frames: {type(error).__name__}: {error}"
+        finally:
+            self._close_source()
+            self._queue.end()
+
+    def _pump(self, source: FrameSource) -> str:
+        """Move the source's frames into the queue until it ends; give what broke it, empty if nothing did."""
+        shift_ns = shift_sequence = 0
+        is_first = True
+        try:
+            for frame in source.frames():
+                if is_first:
+                    is_first = False
+                    shift_ns, shift_sequence = self._joined(source, frame)
+                    self.problem = ""
+                timestamp_ns, sequence = frame.timestamp_ns + shift_ns, frame.sequence + shift_sequence
+                self._last = (timestamp_ns, sequence, time.monotonic_ns())
+                # Copied: the source may reuse its buffer while this frame still waits.
+                moved = Frame(np.array(frame.luma), timestamp_ns, sequence)
+                if self._stopping.is_set() or not self._queue.put(moved):
+                    return ""
+        except SourceError as error:
+            return str(error)
+        return ""
+
+    def _joined(self, source: FrameSource, first: Frame) -> tuple[int, int]:
+        """Give what to add to time and sequence so that all frames share one media time."""
+        last_ns, last_sequence, read_ns = self._last
+        if last_sequence < 0:
+            self.start_time_ns = source.start_time_ns
+            return 0, 0
+        away_ns = max(time.monotonic_ns() - read_ns, 1)
+        return last_ns + away_ns - first.timestamp_ns, last_sequence + 1 - first.sequence
+
+    def _reopened(self, problem: str) -> FrameSource | None:
+        """Try to open the source until it works; None once reading is to stop."""
+        wait_s, attempts = RETRY_S[0], 0
+        while True:
+            if problem != self.problem:
+                log.warning("camera: %s; trying again", problem)
+            self.problem = problem
+            if self._stopping.wait(wait_s):
+                return None
+            wait_s, attempts = min(2 * wait_s, RETRY_S[1]), attempts + 1
+            self._retried()
+            try:
+                source = self._opened()
+            except SourceError as error:
+                problem = str(error)
+            else:
+                log.info("camera: %s is back after %d attempts", source.name, attempts)
+                return source
+
+    def _opened(self) -> FrameSource:
+        self._light(True)
+        try:
+            return self._open()
+        except BaseException:
+            self._light(False)
+            raise
+
+    def _close_source(self) -> None:
+        source, self._source = self._source, None
+        if source is not None:
+            source.close()
+            self._light(False)

@@ -1,0 +1,64 @@
+"""What `microedge` can do, one module per command, each with `main(arguments)` that gives the exit code."""
+
+import argparse
+import logging
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from edge.config import Config, load
+
+DEVICE_CONFIG = Path("/etc/microedge/config.toml")
+"""Read by commands that act for the device when no `--config` is given, where it exists."""
+
+ATTEND_S = 0.1
+"""How often a command's main thread looks at what its threads are doing, and at signals."""
+
+
+def configuration(arguments: argparse.Namespace, *, of_device: bool = True) -> Config:
+    """Load the configuration that the command line asks for.
+
+    Raises:
+        ConfigError: every mistake in it, one per line.
+    """
+    path: Path | None = arguments.config
+    if path is None and of_device and DEVICE_CONFIG.exists():
+        path = DEVICE_CONFIG
+    return load(path, arguments.overrides)
+
+
+def log_to_stderr(config: Config, *, least: int = logging.NOTSET) -> None:
+    """Begin to log at `log.level`, or at `least` if that is higher; `debug` is always obeyed."""
+    asked = logging.getLevelNamesMapping()[config.log.level.upper()]
+    level = asked if asked == logging.DEBUG else max(asked, least)
+    logging.basicConfig(
+        level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
+    )
+
+
+class StopRequest:
+    """Ctrl-C and SIGTERM as a flag, while it is entered; a second one has its usual effect.
+
+    A plain flag, because a signal handler may interrupt the holder of any lock.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.is_made = False
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.is_made = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -621,12 +621,14 @@ def test_a_webcam_gives_driver_time_and_shows_lost_frames(
     real_open = av.open
     monkeypatch.setattr("edge.frames.webcam.av.open", lambda device, **_: real_open(str(recording)))
     source = WebcamSource("/dev/null", rate_hz=25.0, size=(64, 48))
-    seen = []
+    frames = source.frames()
+    seen = [next(frames) for _ in produced]
+    assert [(frame.sequence, frame.timestamp_ns) for frame in seen] == [
+        (index, index * 40_000_000) for index in produced
+    ]
     with pytest.raises(SourceError, match="the webcam stopped giving frames"):
-        for frame in source.frames():
-            seen.append((frame.sequence, frame.timestamp_ns))
+        next(frames)
     source.close()
-    assert seen == [(index, index * 40_000_000) for index in produced]
 
 
 def test_an_absent_webcam_is_named() -> None:

@@ -17,8 +17,8 @@ from edge.inference.cpu import CpuModel
 from edge.inference.manifest import MANIFEST, Passport, read_manifest
 
 HEAD = """\
-# Passports of the models in this folder; `python -m tools.passport` rewrites the measured parts and keeps the
-# words. real value = scale * (int8 - zero_point)
+# Passports of the models in this folder. `python -m tools.passport` rewrites what is measured and keeps the words.
+# real value = scale * (int8 - zero_point)
 """
 
 

@@ -43,9 +43,10 @@ class CpuModel:
         """Load a model and check its tensors.
 
         Args:
-            content: the .tflite file.
+            content: the .tflite file, its hash already compared: the engines do not verify what they read, and
+                tflite-runtime takes the process down on a damaged file.
             name: its name in the manifest.
-            sha256: of `content`; the manifest has compared it.
+            sha256: of `content`.
             engine: "auto", "litert" or "tflite-runtime".
             threads: CPU threads for one inference.
 
@@ -55,6 +56,8 @@ class CpuModel:
         self.name = name
         self.sha256 = sha256
         self.engine, module = _choose(engine)
+        if content[4:8] != b"TFL3":  # the file identifier of the TensorFlow Lite schema
+            raise ModelError(f"model {name}: not a TensorFlow Lite file")
         self._interpreter: Any
         try:
             self._interpreter = module.Interpreter(model_content=content, num_threads=threads)

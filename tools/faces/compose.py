@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.face.detect import INPUT_SIZE
 from tools.faces.augment import degrade, occlude
 from tools.faces.backgrounds import background, beside_face, shuffled, texture
 from tools.faces.dataset import LabelledFace, level_matrix
-from tools.faces.nets import INPUT_SIZE
 
 Picture = NDArray[np.uint8]
 SMALLEST_PX, LARGEST_PX = 8.0, 125.0

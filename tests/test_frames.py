@@ -1,5 +1,6 @@
 """Every frame source keeps the same contract; bad recordings give one clear error or a stated warning."""
 
+import socket
 import sys
 import threading
 import types
@@ -503,6 +504,18 @@ def test_what_is_not_a_video_gives_one_clear_sentence(
         ReplaySource(path)
     assert "\n" not in str(caught.value)
     assert path.name in str(caught.value)
+
+
+def test_a_playlist_does_not_reach_into_the_network(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        playlist = tmp_path / "list.m3u8"
+        port = server.getsockname()[1]
+        playlist.write_text(f"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:{port}/a.ts\n#EXT-X-ENDLIST\n")
+        with pytest.raises(SourceError):
+            ReplaySource(playlist)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 # --- cameras ---------------------------------------------------------------------------------------------

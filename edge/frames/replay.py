@@ -271,10 +271,10 @@ def _open(path: Path) -> Any:
     name = path.name
     try:
         # `file:` keeps a colon in a name from being read as a protocol; the whitelist keeps a playlist
-        # from reaching into the network.
-        container = av.open(
-            f"file:{path}", metadata_errors="ignore", options={"protocol_whitelist": "file,crypto,data"}
-        )
+        # from reaching into the network. Not `options`: PyAV hands those to each stream as well, and
+        # PyAV 14 and 16 crash when a stream turns up later (MPEG program streams).
+        local_only = {"protocol_whitelist": "file,crypto,data"}
+        container = av.open(f"file:{path}", metadata_errors="ignore", container_options=local_only)
     except av.FFmpegError as error:
         raise SourceError(f"{name}: not a video file that can be read ({error.strerror})") from error
     if container.format.name == "tty":

@@ -108,7 +108,7 @@ def _opened(device: str, rate_hz: float, size: tuple[int, int], pixel_format: st
     try:
         if not Path(device).is_char_device():
             raise SourceError(f"{device}: no such webcam; `ls /dev/video*` shows what there is")
-        return av.open(device, format="v4l2", options=options)
+        return av.open(device, format="v4l2", container_options=options)
     except av.FileNotFoundError as error:
         raise SourceError(f"{device}: the webcam was unplugged") from error
     except av.PermissionError as error:

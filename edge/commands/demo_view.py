@@ -1,5 +1,6 @@
 """What the terminal shows of a demo: a live view, or plain lines where nobody watches."""
 
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +17,10 @@ from edge.out.leds import DARK, Colour
 from edge.pipeline import Statistics
 
 REDRAW_S = 0.1
+SIGNAL_S = 0.4
+"""Longest pause within a signal of the event LED, with room to spare."""
+WIDE = 92
+"""Columns of a terminal from which there is room for action units."""
 ROWS = 9
 """Rows of the table: with all else this fits a terminal of 24 lines."""
 COLOURS: dict[Colour, str] = {
@@ -73,6 +78,7 @@ class PlainView:
         self._console = console
         self._lamps = Lamps(False, DARK, False)
         self._planted_shown = 0
+        self._lit_s = -1.0
         seconds = source.duration_s or 0.0
         width, height = source.size
         console.print(
@@ -114,7 +120,10 @@ class PlainView:
         if lamps.fault and not before.fault:
             self._console.print("LED fault: blinks")
         if lamps.event not in (before.event, DARK):
-            self._console.print(f"LED event: {COLOURS[lamps.event]}")
+            # A rhythm is one signal: its later marks get no line of their own.
+            if time.monotonic() - self._lit_s > SIGNAL_S:
+                self._console.print(f"LED event: {COLOURS[lamps.event]}")
+            self._lit_s = time.monotonic()
 
     def conclude(self, score: Score, failure: str) -> None:
         self._console.print(_result(score, failure).plain)
@@ -159,40 +168,40 @@ class LiveView:
 
     def drawing(self, scene: Scene) -> Panel:
         """Compose the view of one moment."""
-        body = Group(self._state(scene), Text(), _table(scene, ROWS))
-        where = f"mosquitto_sub -p {self._broker.rpartition(':')[2]} -t '{self._topic}'"
-        return Panel(
-            body, title="microedge demo", subtitle=f"[dim]events pass through {self._broker}: {where}[/dim]"
-        )
+        body = Group(self._state(scene), Text(), _table(scene, self._console.width >= WIDE))
+        listen = f"mosquitto_sub -p {self._broker.rpartition(':')[2]} -t '{self._topic}'"
+        return Panel(body, title="microedge demo", subtitle=f"[dim]{listen}[/dim]")
 
     def _state(self, scene: Scene) -> Table:
         lamps, numbers = scene.lamps, scene.statistics
-        grid = Table.grid(padding=(0, 3))
         leds = Text.assemble(
-            *_dot("capture", "green" if lamps.capture else ""), "   ",
+            "LEDs   ", *_dot("capture", "green" if lamps.capture else ""), "   ",
             *_dot("event", COLOURS.get(lamps.event, "")), "   ", *_dot("fault", "red" if lamps.fault else ""),
         )  # fmt: skip
         face = Text("face followed", style="green") if scene.sees_face else Text("no face", style="yellow")
         speed = scene.media_s / scene.wall_s if scene.wall_s > 1 else 1.0
-        pace = "real time" if speed > 0.97 else f"{speed:.2f} of real time"
+        pace = "in real time" if speed > 0.95 else f"at {speed:.2f} of real time"
+        grid = Table.grid(padding=(0, 4))
+        grid.add_row(leds, face)
         grid.add_row(
-            leds, face, f"{numbers.frame_rate_hz:.0f} frames/s",
-            f"{scene.media_s:5.1f} of {self._source.duration_s or 0:g} s, {pace}",
-        )  # fmt: skip
+            f"{scene.media_s:5.1f} of {self._source.duration_s or 0:g} s {pace}",
+            f"{numbers.frame_rate_hz:.0f} frames/s, {numbers.dropped} dropped",
+        )
         return grid
 
 
-def _table(scene: Scene, rows: int) -> Table:
+def _table(scene: Scene, is_wide: bool) -> Table:
     """Draw the truth beside what came back, the newest rows at the bottom."""
     table = Table(expand=True, show_edge=False, pad_edge=False)
-    table.add_column("planted", no_wrap=True, min_width=30)
-    table.add_column("back from the broker", no_wrap=True, min_width=30, ratio=1)
-    table.add_column("action units", no_wrap=True, ratio=1)
-    table.add_column("delay", justify="right", no_wrap=True)
+    table.add_column("planted", no_wrap=True, min_width=25)
+    table.add_column("back from the broker", no_wrap=True, min_width=30)
+    table.add_column("delay", justify="right", no_wrap=True, min_width=7)
+    if is_wide:
+        table.add_column("action units", no_wrap=True, ratio=1)
     begun = [row for row in scene.score.rows if row.onset_s <= scene.media_s]
-    for row in begun[-rows:]:
-        table.add_row(*_cells(row, scene))
-    for _ in range(rows - len(begun)):
+    for row in begun[-ROWS:]:
+        table.add_row(*_cells(row, scene)[: len(table.columns)])
+    for _ in range(ROWS - len(begun)):
         table.add_row()
     return table
 
@@ -203,7 +212,7 @@ def _cells(row: Row, scene: Scene) -> tuple[Text, Text, str, str]:
     if event is None:
         assert row.planted is not None
         is_missed = scene.media_s > row.planted.offset_s + MISSED_AFTER_S
-        return planted, Text("missed", style="red") if is_missed else Text("...", style="dim"), "", ""
+        return planted, Text("missed", style="red") if is_missed else Text("..."), "", ""
     if row.planted is None:
         planted = Text(_false_words(row, scene.score), style="red")
     emotion = event.get("emotion", "movement")
@@ -211,7 +220,7 @@ def _cells(row: Row, scene: Scene) -> tuple[Text, Text, str, str]:
     words = Text(f"{_interval(event['onset_s'], event['offset_s'])} ")
     words.append(emotion, style="bold green" if same else "yellow")
     words.append(f" {event['confidence']:.2f}" if "confidence" in event else "")
-    return planted, words, action_units(event), f"{1000 * row.delay_s:.0f} ms"
+    return planted, words, f"{1000 * row.delay_s:.0f} ms", action_units(event)
 
 
 def _result(score: Score, failure: str) -> Text:

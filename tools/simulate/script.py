@@ -78,6 +78,8 @@ EMOTION_AUS: dict[str, tuple[tuple[str, ...], ...]] = {
 """Sets of action units that stand for each emotion: EMFACS prototypes (Ekman and Friesen 1983; Friesen and
 Ekman 1984) and the parts of them in which micro-expressions are usually seen. Contempt is one-sided."""
 
+_OTHER_SHARE = 0.08
+"""Share of micro-expressions whose action units are drawn at random and stand for no emotion."""
 _CENTRAL = {"AU17", "AU26", "AU23"}
 
 
@@ -225,7 +227,10 @@ class Writer:
     def _expression(self, emotion: str) -> tuple[Floats, tuple[tuple[str, str], ...]]:
         """Give shape weights of about unit size and their action units."""
         rng = self._rng
-        chosen = EMOTION_AUS[emotion][rng.integers(len(EMOTION_AUS[emotion]))]
+        if emotion == "other":
+            chosen = tuple(str(au) for au in rng.choice(list(AU_SHAPES), rng.integers(1, 4), replace=False))
+        else:
+            chosen = EMOTION_AUS[emotion][rng.integers(len(EMOTION_AUS[emotion]))]
         one_sided = emotion == "contempt" or rng.random() < 0.12
         strong = str(rng.choice(["right", "left"]))
         weak = 0.0 if emotion == "contempt" or rng.random() < 0.5 else rng.uniform(0.2, 0.5)
@@ -250,7 +255,7 @@ class Writer:
 
     def _micro(self, script: Script, pose: NDArray[np.float64], at: float, end: float) -> float:
         rng, mix = self._rng, self._mix
-        emotion = str(rng.choice(list(EMOTION_AUS)))
+        emotion = "other" if rng.random() < _OTHER_SHARE else str(rng.choice(list(EMOTION_AUS)))
         duration = rng.uniform(0.2, 0.5) if rng.random() < mix.long_share else rng.uniform(0.04, 0.2)
         apex = at + duration * rng.uniform(0.3, 0.6)
         peak = float(np.exp(rng.uniform(np.log(mix.peak_iod[0]), np.log(mix.peak_iod[1]))))

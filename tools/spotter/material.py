@@ -127,7 +127,9 @@ def _augment(window: dict[str, Floats], rng: np.random.Generator) -> dict[str, F
         motion = motion[:, MIRROR] * SIGN
         window["units"] = window["units"][:, MIRROR_UNITS]
     regions = sum(name.endswith((".x", ".y")) for name in CHANNELS)
-    motion[:, :regions] *= np.float32(np.exp(rng.normal(0, 0.12)))
+    # Faces do not move alike, nor do simulators: each region's share of a movement varies.
+    gains = np.repeat(np.exp(rng.normal(rng.normal(0, 0.12), 0.2, regions // 2)), 2)
+    motion[:, :regions] *= gains.astype(np.float32)
     sigma = rng.choice([0.0, 0.0002, 0.0005]) * np.exp(rng.normal(0, 0.5, regions))
     motion[:, :regions] += (rng.standard_normal((len(motion), regions)) * sigma).astype(np.float32)
     if rng.random() < 0.08:  # the device fills the past of a new face with its first frame

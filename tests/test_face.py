@@ -22,12 +22,14 @@ from edge.records import CROP_EYES_PX, CROP_IOD_PX, LANDMARKS, FaceBox, Frame, R
 
 SECOND_NS = 1_000_000_000
 DATA = Path(os.environ.get("MICROEDGE_DATA", Path(__file__).resolve().parents[2] / "shared"))
+MIDDLE = (266.0, 231.0)
+"""Of the portrait's face, px."""
 RIGHT_EYE, LEFT_EYE = LANDMARKS.index("right_eye_outer"), LANDMARKS.index("left_eye_outer")
 
 
 @pytest.fixture(scope="module")
 def portrait() -> np.ndarray:
-    """Rear Admiral Grace Hopper (public domain), 512 x 606 px, the face about 150 px wide, middle (270, 190)."""
+    """Rear Admiral Grace Hopper (public domain), 512 x 600 px, the face about 178 px wide, middle (266, 231)."""
     with cbook.get_sample_data("grace_hopper.jpg") as file:
         return cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_GRAYSCALE)
 
@@ -51,8 +53,8 @@ def placed(
     portrait: np.ndarray, size: tuple[int, int], x: float, y: float, scale: float, roll_deg: float = 0
 ) -> np.ndarray:
     """Lay the portrait into a grey frame of (width, height) with its face's middle at (x, y)."""
-    turn = cv2.getRotationMatrix2D((270.0, 190.0), roll_deg, scale)
-    turn[:, 2] += (x - 270.0, y - 190.0)
+    turn = cv2.getRotationMatrix2D(MIDDLE, roll_deg, scale)
+    turn[:, 2] += (x - MIDDLE[0], y - MIDDLE[1])
     return cv2.warpAffine(
         portrait, turn, size, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_CONSTANT, borderValue=110
     )
@@ -68,15 +70,15 @@ def stream(pictures: Iterator[np.ndarray] | list[np.ndarray], rate_hz: float) ->
 
 def test_the_face_of_a_portrait_is_found_where_it_is(portrait: np.ndarray, detector: Detector) -> None:
     (face,) = detector.detect(portrait)
-    assert math.dist(face.centre_px, (270, 190)) < 30
-    assert 120 < face.size_px < 210
+    assert math.dist(face.centre_px, MIDDLE) < 20
+    assert 140 < face.size_px < 225
 
 
 @pytest.mark.parametrize("face_px", [12, 24, 48, 96])
 def test_a_face_is_found_at_any_size_in_the_nets_input(
     portrait: np.ndarray, detector: Detector, face_px: int
 ) -> None:
-    frame = placed(portrait, (128, 128), 64, 60, face_px / 155)
+    frame = placed(portrait, (128, 128), 64, 60, face_px / 178)
     faces = detector.detect(frame)
     assert faces
     assert math.dist(faces[0].centre_px, (64, 60)) < 0.3 * face_px + 2
@@ -137,7 +139,7 @@ def test_closer_parts_cover_the_whole_frame_and_overlap() -> None:
             assert top + height <= rows
             assert left + width <= columns
             seen[top : top + height, left : left + width] = True
-        assert seen.all() or columns > 8 * rows
+        assert seen.all()
     assert zoomed_parts(128, 128) == []
 
 
@@ -208,19 +210,19 @@ def test_the_eyes_of_the_portrait_are_placed(
     landmarks = find_in_still(portrait, detector, net)
     assert landmarks is not None
     # Placed by eye on the photo enlarged four times.
-    assert math.dist(landmarks[RIGHT_EYE], (217, 172)) < 8
-    assert math.dist(landmarks[LEFT_EYE], (312, 170)) < 8
+    assert math.dist(landmarks[RIGHT_EYE], (201, 192)) < 8
+    assert math.dist(landmarks[LEFT_EYE], (323, 190)) < 8
 
 
 @pytest.mark.parametrize("roll_deg", [-20, 15])
 def test_landmarks_turn_with_the_picture(
     portrait: np.ndarray, detector: Detector, net: LandmarkNet, roll_deg: float
 ) -> None:
-    straight = find_in_still(placed(portrait, (512, 606), 270, 190, 1.0), detector, net)
-    turned = find_in_still(placed(portrait, (512, 606), 270, 190, 1.0, roll_deg), detector, net)
+    straight = find_in_still(placed(portrait, (512, 600), *MIDDLE, 1.0), detector, net)
+    turned = find_in_still(placed(portrait, (512, 600), *MIDDLE, 1.0, roll_deg), detector, net)
     assert straight is not None
     assert turned is not None
-    turn = cv2.getRotationMatrix2D((270.0, 190.0), roll_deg, 1.0)
+    turn = cv2.getRotationMatrix2D(MIDDLE, roll_deg, 1.0)
     iod = math.dist(straight[RIGHT_EYE], straight[LEFT_EYE])
     assert np.hypot(*(apply(turn, straight) - turned).T).mean() < 0.05 * iod
 

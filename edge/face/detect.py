@@ -6,6 +6,8 @@ further calls look at zoomed, overlapping parts in turn, so that a face far away
 the same cost each.
 """
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +23,6 @@ SIZE_UNIT_PX = 24.0
 """The net gives ln(size / this)."""
 MOST_FACES = 16
 """Peaks looked at per call."""
-WIDEST = 16
-"""Longest side by shortest beyond which a frame is looked at only in parts, for it would vanish in the
-letterbox."""
 
 
 class Detector:
@@ -122,14 +121,17 @@ def zoomed_parts(rows: int, columns: int) -> list[tuple[int, int, int, int]]:
     if max(rows, columns) <= INPUT_SIZE * 1.25:
         return []
     side_y, side_x = min(side, rows), min(side, columns)
-    tops = _starts(rows, side_y)
-    lefts = _starts(columns, side_x)
-    return [(top, left, side_y, side_x) for top in tops for left in lefts]
+    parts = [
+        (top, left, side_y, side_x) for top in _starts(rows, side_y) for left in _starts(columns, side_x)
+    ]
+    # People put themselves in the middle of the picture: look there first.
+    middle = ((rows - side_y) / 2, (columns - side_x) / 2)
+    return sorted(parts, key=lambda part: math.hypot(part[0] - middle[0], part[1] - middle[1]))
 
 
 def _starts(length: int, side: int) -> list[int]:
-    """Place parts of `side` px over `length` px, evenly, a third or more overlapping; at most eight."""
-    count = 1 if side >= length else min(8, 1 + int(np.ceil((length - side) / (side * 0.65))))
+    """Place parts of `side` px over `length` px evenly, a third or more overlapping."""
+    count = 1 if side >= length else 1 + math.ceil((length - side) / (side * 0.65))
     return [round(i * (length - side) / max(1, count - 1)) for i in range(count)]
 
 

@@ -29,6 +29,10 @@ _BETA = (0.002, 0.3)
 """Gains for a still and a moving head."""
 _CREEP_PX_S = 2.0
 """Velocity below which nothing is predicted, aligned px/s."""
+_CALM_PX_S = 8.0
+"""Velocity below which a head is coming to rest, aligned px/s."""
+_BRISK_PX_S = 80.0
+"""Velocity at which the gains are held half open, aligned px/s."""
 _LONGEST_PREDICTION_S = 0.12
 
 
@@ -45,8 +49,7 @@ class SteadyPose:
     def at(self, time_s: float) -> list[float]:
         """Give the pose expected at a time not before the last measurement: x, y, ln IOD, roll."""
         ahead = min(time_s - self._time_s, _LONGEST_PREDICTION_S)
-        speed = math.hypot(*(rate * unit for rate, unit in zip(self._velocity, self._units(), strict=True)))
-        if speed < _CREEP_PX_S or ahead <= 0:
+        if ahead <= 0 or self._speed() < _CREEP_PX_S:
             return list(self._pose)
         return [place + ahead * rate for place, rate in zip(self._pose, self._velocity, strict=True)]
 
@@ -62,12 +65,17 @@ class SteadyPose:
         ]
         lasting = math.hypot(*self._innovation)
         at_once = math.hypot(*(a * u for a, u in zip(away, units, strict=True)))
-        openness = min(
-            1.0, max(0.0, (lasting - _STILL_PX) / (_MOVING_PX - _STILL_PX), at_once / _SUDDEN_PX - 1)
+        speed = self._speed()
+        openness = max(
+            0.0,
+            min(1.0, (lasting - _STILL_PX) / (_MOVING_PX - _STILL_PX)),
+            min(1.0, at_once / _SUDDEN_PX - 1),
+            min(0.5, speed / _BRISK_PX_S - 0.1),
         )
         alpha = _ALPHA[0] + openness * (_ALPHA[1] - _ALPHA[0])
         beta = _BETA[0] + openness * (_BETA[1] - _BETA[0])
-        keep = 0.85 + 0.15 * openness  # what was motion a moment ago dies away when the head stands still
+        # What was motion a moment ago dies away once the head stands still; a lasting motion is not slowed down.
+        keep = 1.0 if speed > _CALM_PX_S else 0.85 + 0.15 * openness
         self._pose = [e + alpha * a for e, a in zip(expected, away, strict=True)]
         self._velocity = [keep * v + beta * a / since for v, a in zip(self._velocity, away, strict=True)]
         self._time_s = time_s
@@ -77,6 +85,10 @@ class SteadyPose:
         self._pose = self.at(time_s)
         self._velocity = [0.5 * v for v in self._velocity]
         self._time_s = time_s
+
+    def _speed(self) -> float:
+        """Give how fast facial points move by the pose, aligned px/s."""
+        return math.hypot(*(rate * unit for rate, unit in zip(self._velocity, self._units(), strict=True)))
 
     def _units(self) -> tuple[float, float, float, float]:
         """Give what one unit of each component moves in the aligned crop, px."""

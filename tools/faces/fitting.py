@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tools.faces.quantise import to_input
 
-BATCH = 64
+BATCH = 32
 Drawn = tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]
 """Pictures, (N, 128, 128), and the truth by name, (N, ...)."""
 

@@ -1,5 +1,6 @@
 """The composition: frames in order, nothing dropped in silence, LEDs that tell the truth, an orderly end."""
 
+import itertools
 import json
 import socket
 import threading
@@ -157,7 +158,7 @@ def test_a_camera_that_comes_back_goes_on_in_the_same_media_time() -> None:
     reader.close(5.0)
     assert [each.sequence for each in got] == list(range(15))
     times = [each.timestamp_ns for each in got]
-    assert all(later > earlier for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later > earlier for earlier, later in itertools.pairwise(times))
     assert times[5] - times[4] > 100_000_000  # the wait shows as a gap
     assert len(retries) == 2
     assert lamp == [True, False] * 3

@@ -65,7 +65,7 @@ def test_both_engines_agree_within_a_few_steps(name: str) -> None:
         for one, other in zip(*(model.run(values) for model in loaded), strict=True):
             apart = np.abs(one.astype(np.int16) - other.astype(np.int16))
             assert apart.max() <= MOST_STEPS_APART
-            assert apart.mean() < 2.0
+            assert apart.mean() < 4.0
 
 
 def test_litert_is_preferred_where_it_is_installed(name: str) -> None:
@@ -114,7 +114,7 @@ def test_tensors_that_differ_from_the_passport_are_refused(models: Path, name: s
     manifest = models / MANIFEST
     text = manifest.read_text()
     start = text.index(f"[{name}]")
-    manifest.write_text(text[:start] + text[start:].replace("zero_point = ", "zero_point = 1", 1))
+    manifest.write_text(text[:start] + text[start:].replace("scale = ", "scale = 1", 1))
     with pytest.raises(ModelError, match="tensors expected .* found"):
         load_model(name, folder=models)
 

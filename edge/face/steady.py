@@ -45,6 +45,7 @@ class SteadyPose:
         self._velocity = [0.0, 0.0, 0.0, 0.0]
         self._innovation = [0.0, 0.0, 0.0, 0.0]
         self._time_s = time_s
+        self._measured = 0
 
     def at(self, time_s: float) -> list[float]:
         """Give the pose expected at a time not before the last measurement: x, y, ln IOD, roll."""
@@ -72,7 +73,9 @@ class SteadyPose:
             min(1.0, at_once / _SUDDEN_PX - 1),
             min(0.5, speed / _BRISK_PX_S - 0.1),
         )
-        alpha = _ALPHA[0] + openness * (_ALPHA[1] - _ALPHA[0])
+        self._measured += 1
+        # The first passes count alike, as in any estimate that has just begun: the detection was a rough guess.
+        alpha = max(_ALPHA[0] + openness * (_ALPHA[1] - _ALPHA[0]), 1 / (self._measured + 1))
         beta = _BETA[0] + openness * (_BETA[1] - _BETA[0])
         # What was motion a moment ago dies away once the head stands still; a lasting motion is not slowed down.
         keep = 1.0 if speed > _CALM_PX_S else 0.85 + 0.15 * openness

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from edge.config import Face
 from edge.face.detect import Detector
 from edge.face.landmarks import LandmarkNet
-from edge.face.shape import MEAN_SHAPE, WIDTH_IOD, apply, fit_pose, image_from_face
+from edge.face.shape import (
+    CENTRE_BELOW_EYES_IOD,
+    MEAN_SHAPE,
+    SIDE_IOD,
+    WIDTH_IOD,
+    apply,
+    fit_pose,
+    image_from_face,
+)
 from edge.face.steady import SteadyPose, crop_from_image
 from edge.records import CROP_SIZE, FaceBox, Frame, Reason, TrackedFace
 
@@ -32,6 +40,7 @@ _JUMP_IOD, _JUMP_LOG_SIZE, _JUMP_RAD = 0.6, 0.35, 0.5
 _MISSHAPEN_IOD = 0.16
 """Root mean square distance from the mean shape beyond which points form no face. Training photos with a head
 turned by 30 degrees reach 0.12."""
+_CENTRE = np.array([[0.0, CENTRE_BELOW_EYES_IOD]], np.float32)
 _LONG_GAP_S = 0.5
 """After a gap this long in the stream a face is searched anew: where it went is anyone's guess."""
 
@@ -112,6 +121,8 @@ class Tracker:
         pose = fit_pose(landmarks)
         if presence < self._settings.presence_min or not self._is_face(landmarks, pose):
             return False
+        if self._is_followed(pose, now_s):
+            return False
         steady = SteadyPose(pose, now_s)
         placed = apply(crop_from_image(steady.at(now_s)), landmarks)
         self._following = _Following(steady, placed, presence, now_s)
@@ -146,6 +157,13 @@ class Tracker:
         away = landmarks - apply(image_from_face(pose), MEAN_SHAPE.astype(np.float32))
         return float(np.sqrt((away * away).sum(axis=1).mean())) < _MISSHAPEN_IOD * iod
 
+    def _is_followed(self, pose: NDArray[np.float64], now_s: float) -> bool:
+        """Say whether a pose is that of the face already followed: a box beside it may lead back to it."""
+        if self._following is None:
+            return False
+        current = self._following.steady.at(now_s)
+        return math.hypot(pose[0] - current[0], pose[1] - current[1]) < math.exp(current[2])
+
     def _lose(self) -> None:
         self._following = None
         self._others = 0
@@ -155,17 +173,11 @@ class Tracker:
         """Count the other faces; follow the largest instead if it is much larger."""
         faces = self._detector.detect(luma)
         self._detected_s = now_s
-        x, y, log_iod, _ = followed.steady.at(now_s)
-        iod = math.exp(log_iod)
-        others = [
-            face for face in faces if math.hypot(face.centre_px[0] - x, face.centre_px[1] - y) > 0.9 * iod
-        ]
+        pose = followed.steady.at(now_s)
+        centre, size = apply(image_from_face(np.array(pose)), _CENTRE)[0], SIDE_IOD * math.exp(pose[2])
+        others = [face for face in faces if math.dist(face.centre_px, centre) > 0.5 * max(size, face.size_px)]
         self._others = len(others)
-        if (
-            others
-            and others[0].size_px > MUCH_LARGER * WIDTH_IOD * iod
-            and self._start(others[0], luma, now_s)
-        ):
+        if others and others[0].size_px > MUCH_LARGER * size and self._start(others[0], luma, now_s):
             self._others = len(faces) - 1
 
     def _result(self, followed: _Following, luma: NDArray[np.uint8], now_s: float) -> TrackedFace:

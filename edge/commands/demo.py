@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from paho.mqtt.enums import CallbackAPIVersion
 from rich.console import Console
 
-from edge.app import App
+from edge.app import App, load_models_quietly
 from edge.commands import StopRequest, configuration, log_to_stderr
 from edge.commands.broker import LoopbackBroker
 from edge.commands.demo_view import Lamps, LiveView, PlainView, Scene, View
@@ -35,7 +35,6 @@ from edge.frames.paced import PacedSource
 from edge.frames.portrait import load_portrait, portrait_landmarks
 from edge.frames.synthetic import SyntheticSource
 from edge.out import Payload
-from edge.pipeline import load_models
 
 LOOK_S = 0.025
 """How often the pins are read: the shortest light of an event LED is a ninth of 600 ms."""
@@ -61,8 +60,7 @@ def main(arguments: argparse.Namespace) -> int:
         with Subscriber(broker.port, topic) as subscriber:
             console = Console(highlight=False, width=100 if plain and not sys.stdout.isatty() else None)
             view = (PlainView if plain else LiveView)(console, source, f"127.0.0.1:{broker.port}", topic)
-            with view:
-                failure = _play(config, source, score, subscriber, view)
+            failure = _play(config, source, score, subscriber, view)
             view.conclude(score, failure)
     finally:
         broker.close()
@@ -76,6 +74,7 @@ def _play(config: Config, source: SyntheticSource, score: Score, subscriber: "Su
     pins = MockFactory()
     with (
         StopRequest() as stop,
+        view,
         App(config, lambda: PacedSource(source), is_live=False, pin_factory=pins) as app,
     ):
         began_s, deadline_s = time.monotonic(), 0.0
@@ -95,7 +94,8 @@ def _play(config: Config, source: SyntheticSource, score: Score, subscriber: "Su
                 if score.received >= app.events or time.monotonic() > deadline_s:
                     break
             time.sleep(LOOK_S)
-    view.show_lamps(_lamps(pins, config))
+        app.close()
+        view.show_lamps(_lamps(pins, config))
     return app.failure
 
 
@@ -126,7 +126,7 @@ def _face(path: Path | None, config: Config) -> tuple[NDArray[np.uint8], NDArray
     if luma is None:
         raise SourceError(f"{path}: not a picture that can be read")
     photo = np.asarray(luma, np.uint8)
-    models = load_models(config)
+    models = load_models_quietly(config)
     try:
         landmarks = find_in_still(photo, Detector(models.detector), LandmarkNet(models.landmark))
     finally:

@@ -95,7 +95,8 @@ class PlainView:
     def came_back(self, row: Row, score: Score) -> None:
         event = row.event
         assert event is not None
-        what = f"{event.get('emotion', 'movement')} {event.get('confidence', 0):.2f}, {action_units(event)}"
+        named = f"{event['emotion']} {event['confidence']:.2f}" if "emotion" in event else "movement"
+        what = ", ".join(part for part in (named, action_units(event)) if part)
         against = _planted_words(row) if row.is_match else _false_words(row, score)
         self._line(
             row.onset_s,

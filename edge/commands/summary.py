@@ -63,7 +63,7 @@ def show(
 
 
 def _events(events: list[Payload]) -> Table:
-    table = Table(title=f"{len(events)} events", title_justify="left")
+    table = Table(title="Events", title_justify="left")
     for name in ("onset s", "apex s", "offset s", "ms"):
         table.add_column(name, justify="right")
     has_emotion = any("emotion" in event for event in events)
@@ -108,11 +108,8 @@ def _figures(recording: Recording, statistics: Statistics, config: Config) -> Ta
             "shortest event",
             f"{shortest_ms:.0f} ms can be placed at this rate{_missed(shortest_ms, least_ms, most_ms)}",
         )
-    table.add_row(
-        "faces",
-        f"found {statistics.faces} times"
-        + (f", up to {statistics.others} others in the picture" if statistics.others else ""),
-    )
+    others = f", up to {statistics.others} others in the picture" if statistics.others else ""
+    table.add_row("faces", f"{statistics.faces} found{others}")
     share = statistics.assessable_s / statistics.duration_s if statistics.duration_s > 0 else 0.0
     table.add_row(
         "assessable", f"{statistics.assessable_s:.2f} s of {statistics.duration_s:.2f} s ({share:.0%})"

@@ -1,5 +1,6 @@
 """The commands as a user meets them: exit codes, one clear message, and what they show."""
 
+import io
 import json
 import os
 import signal
@@ -16,15 +17,18 @@ import numpy as np
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
+from rich.console import Console
 
 from edge import config as edge_config
 from edge.__main__ import main
 from edge.commands import StopRequest
+from edge.commands.demo_view import Lamps, LiveView, Scene
 from edge.commands.score import Score, overlap_ratio
 from edge.frames.portrait import load_portrait, portrait_landmarks
 from edge.frames.script import PlantedEvent, Script
 from edge.frames.synthetic import SyntheticSource
 from edge.payload import validate
+from edge.pipeline import Statistics
 
 ROOT = Path(__file__).resolve().parents[1]
 Until = Callable[..., None]
@@ -323,7 +327,9 @@ def test_run_stops_cleanly_on_sigterm_and_says_so_to_its_service_manager(
 
 
 def test_demo_brings_planted_events_back_through_its_broker(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--seconds", "9", "--seed", "3", "--no-tty", "--no-browser"]) == 0
+    # A small picture is drawn faster than real time on a slow machine.
+    small = ("--set", "camera.width=320", "--set", "camera.height=240")
+    assert main(["demo", "--seconds", "9", "--seed", "2", "--no-tty", "--no-browser", *small]) == 0
     shown = capsys.readouterr().out
     assert "planted: " in shown
     assert "from the broker: " in shown
@@ -343,6 +349,39 @@ def test_demo_says_what_is_wrong_with_a_photo(tmp_path: Path, capsys: pytest.Cap
     path.write_bytes(b"no picture")
     assert main(["demo", "--photo", str(path)]) == 1
     assert capsys.readouterr().err == f"microedge: {path}: not a picture that can be read\n"
+
+
+def test_the_live_view_fits_a_terminal_of_80_by_24_and_shows_lamps_truth_and_events() -> None:
+    source = SyntheticSource(load_portrait(), portrait_landmarks(), seconds=60, size=(320, 240))
+    score = Score(source.truth)
+    first = score.rows[0].planted
+    assert first is not None
+    event = {
+        "id": "a", "onset_s": first.onset_s, "offset_s": first.offset_s, "emotion": "uncertain", "confidence": 0.5,
+        "action_units": [{"au": "AU12", "side": "left", "score": 0.9}],
+    }  # fmt: skip
+    score.take(event, first.offset_s + 0.4)
+    statistics = Statistics(9000, 0, 0, 200.0, 15.0, 45.0, 44.0, {}, {}, 1, 1, 0)
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=True, width=80, height=24, color_system=None)
+    view = LiveView(console, source, "127.0.0.1:1883", "microedge/demo/event")
+    lamps = Lamps(capture=True, event=(True, True, True), fault=False)
+    console.print(view.drawing(Scene(20.0, 20.0, statistics, True, lamps, score)))
+    lines = output.getvalue().splitlines()
+    assert len(lines) <= 23
+    assert max(len(line) for line in lines) <= 80
+    text = output.getvalue()
+    for part in (
+        "● capture",
+        "● event",
+        "○ fault",
+        "face followed",
+        "in real time",
+        "uncertain 0.50",
+        "400 ms",
+        "missed",
+    ):
+        assert part in text
 
 
 def micro(onset_s: float, offset_s: float, kind: Any = "micro") -> PlantedEvent:

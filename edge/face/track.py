@@ -113,13 +113,14 @@ class Tracker:
 
     def _start(self, face: FaceBox, luma: NDArray[np.uint8], now_s: float) -> bool:
         """Place the landmarks on a detected face and follow it from now on, if it is one."""
-        if face.size_px < self._settings.min_face_px:
+        if face.size_px < 0.8 * self._settings.min_face_px:  # a detection knows the size to about 20 %
             return False
         landmarks, presence = self._net.find(luma, face)
         for _ in range(PLACING_PASSES - 1):
             landmarks, presence = self._net.find(luma, fit_pose(landmarks))
         pose = fit_pose(landmarks)
-        if presence < self._settings.presence_min or not self._is_face(landmarks, pose):
+        least_px = float(self._settings.min_face_px)
+        if presence < self._settings.presence_min or not _is_face(landmarks, pose, least_px):
             return False
         if self._is_followed(pose, now_s):
             return False
@@ -136,7 +137,8 @@ class Tracker:
         followed.measured_s = now_s
         pose = fit_pose(landmarks)
         is_there = followed.presence >= self._settings.presence_min and not _has_jumped(expected, pose)
-        if not (is_there and self._is_face(landmarks, pose)):
+        # A face at the limit must not flicker: once followed, it may be a little smaller.
+        if not (is_there and _is_face(landmarks, pose, 0.8 * self._settings.min_face_px)):
             followed.misses += 1
             followed.steady.coast(now_s)
             if followed.misses >= self._settings.lost_after:
@@ -149,13 +151,6 @@ class Tracker:
         # Steps below half a pixel are the net's tremble; a mouth that opens moves by several.
         gain = np.clip(np.abs(moved).max(axis=1, keepdims=True) / np.float32(3.0), 0.12, 0.85)
         followed.landmarks = followed.landmarks + gain * moved
-
-    def _is_face(self, landmarks: NDArray[np.float32], pose: NDArray[np.float64]) -> bool:
-        iod = math.exp(pose[2])
-        if iod * WIDTH_IOD < 0.8 * self._settings.min_face_px:
-            return False
-        away = landmarks - apply(image_from_face(pose), MEAN_SHAPE.astype(np.float32))
-        return float(np.sqrt((away * away).sum(axis=1).mean())) < _MISSHAPEN_IOD * iod
 
     def _is_followed(self, pose: NDArray[np.float64], now_s: float) -> bool:
         """Say whether a pose is that of the face already followed: a box beside it may lead back to it."""
@@ -192,6 +187,14 @@ class Tracker:
             face_id=self._face_id, landmarks=followed.landmarks, crop_from_image=matrix, crop=self._crop,
             iod_px=iod, face_px=iod * WIDTH_IOD, score=followed.presence, others=self._others,
         )  # fmt: skip
+
+
+def _is_face(landmarks: NDArray[np.float32], pose: NDArray[np.float64], least_px: float) -> bool:
+    """Say whether landmarks lie as those of a face do, and temple to temple spans at least `least_px`."""
+    iod = math.exp(pose[2])
+    away = landmarks - apply(image_from_face(pose), MEAN_SHAPE.astype(np.float32))
+    misshapen_px = float(np.sqrt((away * away).sum(axis=1).mean()))
+    return iod * WIDTH_IOD >= least_px and misshapen_px < _MISSHAPEN_IOD * iod
 
 
 def _has_jumped(expected: NDArray[np.float64], found: NDArray[np.float64]) -> bool:

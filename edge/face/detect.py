@@ -12,11 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.errors import ModelError
+from edge.face.tensors import INPUT_SIZE, as_input, check_tensors
 from edge.inference import Model
 from edge.records import FaceBox
 
-INPUT_SIZE = 128
 CELLS = 32
 CELL_PX = 4
 SIZE_UNIT_PX = 24.0
@@ -42,14 +41,7 @@ class Detector:
         Raises:
             ModelError: the model's tensors are not those of a detector.
         """
-        shapes = {"input": model.input.shape, **{tensor.name: tensor.shape for tensor in model.outputs}}
-        wanted = {
-            "input": (1, INPUT_SIZE, INPUT_SIZE, 1),
-            "geometry": (1, CELLS, CELLS, 3),
-            "heat": (1, CELLS, CELLS, 1),
-        }
-        if shapes != wanted:
-            raise ModelError(f"model {model.name}: tensors {shapes}, expected {wanted}")
+        check_tensors(model, {"geometry": (1, CELLS, CELLS, 3), "heat": (1, CELLS, CELLS, 1)})
         self._model = model
         self._geometry, self._heat = model.outputs
         self._score_min = score_min
@@ -105,9 +97,7 @@ class Detector:
         return sorted(faces, key=lambda face: -face.size_px)
 
     def _run(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        # luma - 128 as int8 is the same byte with its top bit turned: the model's input scale is made for it.
-        values = (self._canvas ^ 0x80).view(np.int8)[None, ..., None]
-        geometry, heat = self._model.run(values)
+        geometry, heat = self._model.run(as_input(self._canvas))
         return self._heat.dequantize(heat)[0, ..., 0], self._geometry.dequantize(geometry)[0]
 
 

@@ -9,15 +9,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.errors import ModelError
 from edge.face.detect import Detector
 from edge.face.shape import CENTRE_BELOW_EYES_IOD, SIDE_IOD, apply, compose, fit_pose, image_from_face, invert
+from edge.face.tensors import INPUT_SIZE, as_input, check_tensors
 from edge.inference import Model
 from edge.records import LANDMARKS, FaceBox
 
 __all__ = ["LANDMARKS", "LandmarkNet", "decode", "find_in_still", "pose_of_box"]
 
-INPUT_SIZE = 128
 INPUT_IOD_PX = 50.0
 """Inter-ocular distance in the net's input: the tallest faces reach 1.35 IOD below their eyes, 20 % more
 speaking."""
@@ -49,15 +48,14 @@ class LandmarkNet:
         Raises:
             ModelError: the model's tensors are not those of a landmark net.
         """
-        shapes = {"input": model.input.shape, **{tensor.name: tensor.shape for tensor in model.outputs}}
-        wanted = {
-            "input": (1, INPUT_SIZE, INPUT_SIZE, 1),
-            "heat": (1, CELLS, CELLS, _POINTS),
-            "offsets": (1, CELLS, CELLS, 2 * _POINTS),
-            "presence": (1, 1, 1, 1),
-        }
-        if shapes != wanted:
-            raise ModelError(f"model {model.name}: tensors {shapes}, expected {wanted}")
+        check_tensors(
+            model,
+            {
+                "heat": (1, CELLS, CELLS, _POINTS),
+                "offsets": (1, CELLS, CELLS, 2 * _POINTS),
+                "presence": (1, 1, 1, 1),
+            },
+        )
         self._model = model
         self._heat, self._offsets, self._presence = model.outputs
         self._crop = np.zeros((INPUT_SIZE, INPUT_SIZE), np.uint8)
@@ -81,8 +79,7 @@ class LandmarkNet:
             luma, image_from_input, (INPUT_SIZE, INPUT_SIZE), dst=self._crop,
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
         )  # fmt: skip
-        # luma - 128 as int8 is the same byte with its top bit turned: the model's input scale is made for it.
-        heat, offsets, presence = self._model.run((self._crop ^ 0x80).view(np.int8)[None, ..., None])
+        heat, offsets, presence = self._model.run(as_input(self._crop))
         points = decode(heat[0], offsets[0], self._heat.scale, self._offsets.scale, self._offsets.zero_point)
         logit = (int(presence.item()) - self._presence.zero_point) * self._presence.scale
         return apply(image_from_input, points), float(1 / (1 + np.exp(-logit)))
@@ -119,15 +116,11 @@ def decode(
     share = np.exp((logits - logits.max(axis=0)) * np.float32(heat_scale))
     share /= share.sum(axis=0)
     flat_offsets = offsets.reshape(CELLS * CELLS, 2 * _POINTS)
-    shift_x = (flat_offsets[near, _COLUMNS].astype(np.float32) - offset_zero) * np.float32(offset_scale)
-    shift_y = (flat_offsets[near, _COLUMNS + _POINTS].astype(np.float32) - offset_zero) * np.float32(
-        offset_scale
-    )
-    np.clip(shift_x, -OFFSET_LIMIT, OFFSET_LIMIT, out=shift_x)
-    np.clip(shift_y, -OFFSET_LIMIT, OFFSET_LIMIT, out=shift_y)
     points = np.empty((_POINTS, 2), np.float32)
-    points[:, 0] = (share * (near % CELLS + shift_x)).sum(axis=0)
-    points[:, 1] = (share * (near // CELLS + shift_y)).sum(axis=0)
+    for axis, cell in enumerate((near % CELLS, near // CELLS)):
+        steps = flat_offsets[near, _COLUMNS + axis * _POINTS].astype(np.float32) - offset_zero
+        shift = np.clip(steps * np.float32(offset_scale), -OFFSET_LIMIT, OFFSET_LIMIT)
+        points[:, axis] = (share * (cell + shift)).sum(axis=0)
     return points * np.float32(CELL_PX) + np.float32((CELL_PX - 1) / 2)
 
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.face.detect import INPUT_SIZE
+from edge.face.tensors import INPUT_SIZE
 from tools.faces.augment import degrade, occlude
 from tools.faces.backgrounds import background, beside_face, shuffled, texture
 from tools.faces.dataset import LabelledFace, level_matrix

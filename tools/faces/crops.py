@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.face.landmarks import INPUT_EYES_PX, INPUT_IOD_PX, INPUT_SIZE
+from edge.face.landmarks import INPUT_EYES_PX, INPUT_IOD_PX
+from edge.face.tensors import INPUT_SIZE
 from edge.records import LANDMARKS
 from tools.faces.augment import degrade, occlude
 from tools.faces.backgrounds import background, shuffled

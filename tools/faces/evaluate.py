@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.face.detect import INPUT_SIZE, Detector
+from edge.face.detect import Detector
 from edge.face.landmarks import LandmarkNet, find_in_still
+from edge.face.tensors import INPUT_SIZE
 from edge.inference import Model, Tensor
 from edge.inference.manifest import load_model
 from edge.records import LANDMARKS, FaceBox
@@ -44,7 +45,7 @@ class FloatModel:
 
     def __init__(self, path: Path, name: str) -> None:
         # TensorFlow is needed for the float nets only; the int8 ones are measured without it.
-        import tensorflow as tf  # noqa: PLC0415
+        import tensorflow as tf
 
         self._net = tf.keras.models.load_model(path, compile=False)
         self._run = tf.function(self._net)

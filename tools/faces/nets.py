@@ -9,9 +9,7 @@ al. 2019 (Objects as Points: one heat map, geometry at its peaks).
 import tensorflow as tf
 from keras import Model, layers
 
-INPUT_SIZE = 128
-INPUT_GAIN = 64.0
-"""The nets see (luma - 128) / 64, so that the int8 input is luma - 128 exactly."""
+from edge.face.tensors import INPUT_SIZE
 
 
 def _conv(x: tf.Tensor, channels: int, size: int = 1, stride: int = 1, *, active: bool = True) -> tf.Tensor:

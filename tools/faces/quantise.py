@@ -7,12 +7,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tools.faces.nets import INPUT_GAIN
+from edge.face.tensors import INPUT_SCALE
 
 
 def to_input(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Give what the nets see of uint8 luma (..., 128, 128): float32 with a last axis of one channel."""
-    return ((pictures.astype(np.float32) - 128) / INPUT_GAIN)[..., None]
+    return ((pictures.astype(np.float32) - 128) * np.float32(INPUT_SCALE))[..., None]
 
 
 def quantise(

@@ -77,7 +77,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="folder with MANIFEST.csv and the photos")
     parser.add_argument("--labels", type=Path, required=True, help="file written by tools.faces.teacher")
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and landmarks.tflite")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and landmark.tflite")
     parser.add_argument("--pictures", type=Path, help="folder of face-free pictures for backgrounds")
     parser.add_argument("--samples", type=int, default=40_000)
     parser.add_argument("--epochs", type=int, default=16)
@@ -112,8 +112,8 @@ def main() -> int:
     )
     fit(joined, Batches(*drawn["train"], options.seed), Batches(*drawn["validation"], options.seed),
         rate=options.rate, epochs=options.epochs, folder=options.out)  # fmt: skip
-    net.save(options.out / "landmarks.keras")
-    quantise(partial(landmark_net, POINTS), net, drawn["train"][0][:400], options.out / "landmarks.tflite")
+    net.save(options.out / "landmark.keras")
+    quantise(partial(landmark_net, POINTS), net, drawn["train"][0][:400], options.out / "landmark.tflite")
     return 0
 
 

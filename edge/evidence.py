@@ -3,8 +3,11 @@
 Motion is brought to a fixed grid of 5 ms, whatever the camera's rate, and the net sees 128 steps (0.64 s) of
 it at a time. For each step it gives evidence for onset, apex, offset and for lying inside a
 micro-expression, for the emotion, for action units with their side, and for what only looks like one: the
-confusers. A step is judged by several overlapping windows; their mean is final once the step is old enough
-for the net to have seen what followed (`_SEEN`). That wait is most of the device's delay.
+confusers. Beside the motion it sees how far each part of the face has departed from its usual place: half a
+second of a held smile looks like a neutral face.
+
+A step is judged by several overlapping windows; their mean is final once the step is old enough for the net
+to have seen what followed (`_SEEN`). That wait is most of the device's delay.
 """
 
 from dataclasses import dataclass
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 from edge.errors import ModelError
 from edge.inference import Model
 from edge.records import EMOTIONS, Motion
-from edge.regions import CHANNELS
+from edge.regions import CHANNELS, REGIONS
 
 Floats = NDArray[np.float32]
 
@@ -23,6 +26,12 @@ STEP_NS = 5_000_000
 """Grid of the temporal net, ns."""
 WINDOW = 128
 """Steps that the net sees at once."""
+
+GROUPS = ("eyes", "brows", "nose", "mouth")
+INPUTS: tuple[str, ...] = (*CHANNELS, *(f"{group}.departure" for group in GROUPS))
+"""Channels of the net's input: the motion, and the greatest departure (IOD) within each group of regions."""
+_USUAL_S = 4.0
+"""Time constant of what counts as a region's usual place; an expression held much longer becomes usual."""
 
 PHASES = ("onset", "apex", "offset", "inside")
 KINDS = (*EMOTIONS, "other")
@@ -65,18 +74,37 @@ def _encoding_unit(channel: str) -> float:
     return 0.02 if channel == "light" else 0.003  # IOD
 
 
-_ENCODING_UNITS = np.array([_encoding_unit(channel) for channel in CHANNELS], np.float32)
+_ENCODING_UNITS = np.array([_encoding_unit(channel) for channel in INPUTS], np.float32)
 
 
 def encode(window: Floats) -> Floats:
-    """Turn a window of motion (..., WINDOW, C) into what the net is fed, about -2..2.
+    """Turn a window (..., WINDOW, channels of INPUTS) into what the net is fed, about -2..2.
 
-    The median of each channel is taken for the neutral face. The inverse hyperbolic sine holds a hundredth
+    The median of each motion channel is taken for the neutral face. The inverse hyperbolic sine holds a hundredth
     of a pixel and a wide-open mouth in the same 256 levels: linear up to each channel's unit, logarithmic
     beyond.
     """
     neutral = np.median(window, axis=-2, keepdims=True)
+    neutral[..., len(CHANNELS) :] = 0
     return np.asarray(np.arcsinh((window - neutral) / _ENCODING_UNITS) / 3, np.float32)
+
+
+class Departure:
+    """Follows each region's usual place and tells how far each part of the face is from it."""
+
+    _MEMBERS = tuple(np.flatnonzero([region.group == group for region in REGIONS]) for group in GROUPS)
+
+    def __init__(self) -> None:
+        self._usual: Floats | None = None
+
+    def add(self, step: Floats) -> Floats:
+        """Take the next step of motion (C,); give the departure of each of GROUPS (4,) IOD."""
+        skin = step[: 2 * len(REGIONS)].reshape(-1, 2)
+        if self._usual is None:
+            self._usual = skin.copy()
+        self._usual += np.float32(STEP_NS * 1e-9 / _USUAL_S) * (skin - self._usual)
+        distance = np.hypot(*(skin - self._usual).T)
+        return np.array([distance[members].max() for members in self._MEMBERS], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +132,7 @@ class TemporalNet:
     """Turns motion into evidence.
 
     Args:
-        model: input (1, 1, 128, C); outputs with the channel counts of OUTPUTS.
+        model: input (1, 1, 128, channels of INPUTS); outputs with the channel counts of OUTPUTS.
         hop_ms: time between two runs of the net.
 
     Raises:
@@ -112,7 +140,7 @@ class TemporalNet:
     """
 
     def __init__(self, model: Model, *, hop_ms: int = 20) -> None:
-        expected = (1, 1, WINDOW, len(CHANNELS))
+        expected = (1, 1, WINDOW, len(INPUTS))
         if model.input.shape != expected:
             raise ModelError(f"{model.name}: its input is {model.input.shape}, expected {expected}")
         channels = [output.shape[-1] for output in model.outputs]
@@ -129,7 +157,8 @@ class TemporalNet:
         """Forget all motion: what comes next belongs to another stretch of time."""
         self._last: Motion | None = None
         self._next_ns = 0
-        self._motion = np.zeros((WINDOW, len(CHANNELS)), np.float32)
+        self._motion = np.zeros((WINDOW, len(INPUTS)), np.float32)
+        self._departure = Departure()
         self._sums = {name: np.zeros((WINDOW, width), np.float32) for name, width in OUTPUTS.items()}
         self._counts = np.zeros((WINDOW, 1), np.float32)
         self._fresh: list[Floats] = []
@@ -138,7 +167,8 @@ class TemporalNet:
     def feed(self, motion: Motion) -> list[Evidence]:
         """Take one frame's motion; give the evidence that has become final, oldest first."""
         if self._last is None:
-            self._motion[:] = motion.values  # the past of a new face is taken to have been still
+            # The past of a new face is taken to have been still.
+            self._motion[:, : len(CHANNELS)] = motion.values
             self._next_ns = motion.timestamp_ns
             steps = []
         else:
@@ -167,7 +197,7 @@ class TemporalNet:
 
     def _advance(self, step: Floats) -> list[Evidence]:
         """Add one step; every hop, run the net and give the steps that no later window will judge."""
-        self._fresh.append(step)
+        self._fresh.append(np.concatenate([step, self._departure.add(step)]))
         if len(self._fresh) < self._hop:
             return []
         count = len(self._fresh)
@@ -187,7 +217,7 @@ class TemporalNet:
         if first < 0:
             return []  # before the face's first frame
         mean = {name: sums[final] / np.maximum(self._counts[final], 1) for name, sums in self._sums.items()}
-        return [Evidence(start_ns, motion=self._motion[final].copy(), **mean)]
+        return [Evidence(start_ns, motion=self._motion[final, : len(CHANNELS)].copy(), **mean)]
 
     def _judge(self) -> None:
         values = self._model.input.quantize(encode(self._motion)[None, None])

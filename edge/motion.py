@@ -44,6 +44,9 @@ _OVERLAP_FRAMES = 4
 _FAR_PX = 5.0
 _FAR_RAD = 0.10
 """Head motion against the anchor beyond which the anchor is renewed early."""
+_JUMP_PX = 1.0
+_SETTLED_PX = 0.2
+"""A first step shorter than this is the answer; from a longer one the registration goes on."""
 _TURN_SMOOTHING_S = 0.05
 _MOVING_PX = 0.5
 _PATIENCE = 3
@@ -261,16 +264,20 @@ def _register(
     Returns:
         What was measured, and the raw displacement (R, 2) px as the next guess.
     """
-    # A jump larger than a window's reach (25 frames a second) is seen at half resolution first.
-    moved, _ = _step(anchor.coarse, coarse, guess / 2)
-    shift = 2 * np.clip(moved, -_COARSE_HALF / 2, _COARSE_HALF / 2)
-    shift = np.where(np.abs(shift - guess).max(axis=1, keepdims=True) > 1.0, shift, guess)
-    shift, _ = _step(anchor.fine, fine, shift)
-    shift, difference = _step(anchor.fine, fine, shift)
+    shift, difference = _step(anchor.fine, fine, guess)
+    change = float(np.abs(shift - guess).max())
+    if change > _JUMP_PX:
+        # A jump (25 frames a second, a blink) may lie beyond a window's reach: see it at half resolution first.
+        moved, _ = _step(anchor.coarse, coarse, guess / 2)
+        far = np.abs(2 * moved - guess).max(axis=1, keepdims=True) > _JUMP_PX
+        shift, _ = _step(anchor.fine, fine, np.where(far, 2 * moved, guess))
+    if change > _SETTLED_PX:
+        shift, difference = _step(anchor.fine, fine, shift)
 
-    spread = np.sqrt(
-        np.maximum((difference**2) @ anchor.fine.weight - (difference @ anchor.fine.weight) ** 2, 0.0)
-    )
+    # einsum, not @: the products are small, and OpenBLAS would wake its threads for them.
+    mean = np.einsum("rp,p->r", difference, anchor.fine.weight)
+    square = np.einsum("rp,rp,p->r", difference, difference, anchor.fine.weight)
+    spread = np.sqrt(np.maximum(square - mean**2, 0.0))
     residual = spread / anchor.fine.contrast
     rigid = _head_motion(anchor, shift, residual)
     skin = shift - (anchor.rows @ rigid).reshape(-1, 2)

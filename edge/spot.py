@@ -8,7 +8,7 @@ for those moments is strongest, and its apex where the skin is farthest from whe
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.evidence import STEP_NS, UNITS, Evidence, TemporalNet
+from edge.evidence import GROUPS, STEP_NS, UNITS, Evidence, TemporalNet
 from edge.inference import Model
 from edge.records import ActionUnit, Motion, Spot
 from edge.regions import REGIONS
@@ -28,8 +28,7 @@ _UNIT_SCORE = 0.4
 _VISIBLE_IOD = 0.006
 """Displacement that gives a region an evidence of 0.63; three times the floor of a calm head."""
 
-_GROUPS = ("eyes", "brows", "nose", "mouth")
-_MEMBERS = [np.array([region.group == group for region in REGIONS]) for group in _GROUPS]
+_MEMBERS = [np.array([region.group == group for region in REGIONS]) for group in GROUPS]
 _SMOOTH = np.array([1, 2, 3, 2, 1], np.float32) / 9
 
 
@@ -145,7 +144,7 @@ def _spot(face_id: int, evidence: Evidence, first: int, stop: int) -> Spot:
         score=float(evidence.phase[first:stop, 3].max()),
         probabilities=tuple(float(share) for share in emotion / emotion.sum()),
         action_units=_named_units(units),
-        regions=regions,  # type: ignore[arg-type]  # as many as _GROUPS
+        regions=regions,  # type: ignore[arg-type]  # as many as GROUPS
         intensity_iod=float(peak.max()),
         confusers=tuple(float(evidence) for evidence in confusers),
     )

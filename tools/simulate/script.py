@@ -278,7 +278,7 @@ class Writer:
         down = profile(script.times_s, at + duration - 2 * fall, at + duration - fall, at + duration)
         held = (script.times_s > at + rise) & (script.times_s < at + duration - fall)
         curve = np.where(script.times_s <= at + rise, up, np.where(held, 1.0, down)).astype(np.float32)
-        curve *= 1 + 0.12 * drift(rng, script.times_s, 0.3)
+        curve *= 1 + 0.05 * drift(rng, script.times_s, 0.5)
         script.weights += curve[:, None] * self._scaled(weights, peak)
         script.planted.append(Planted("macro", at, at + rise, at + duration, emotion, units, peak))
         return at + duration

@@ -20,7 +20,7 @@ from tools.simulate.rig import Rig
 from tools.simulate.script import Mix, Script, Writer
 from tools.simulate.sensor import Alignment, Conditions, Sensor
 
-_RATES_HZ = (200, 200, 200, 200, 120, 90, 150, 250, 60)
+_RATES_HZ = (200, 200, 200, 200, 120, 90, 150, 250, 60, 30, 30)
 
 
 def main() -> None:

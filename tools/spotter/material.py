@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.evidence import CONFUSERS, KINDS, STEP_NS, UNITS, WINDOW
+from edge.event import shortest_event_ms
+from edge.evidence import CONFUSERS, KINDS, STEP_NS, UNITS, WINDOW, Departure
 from edge.regions import CHANNELS
 
 Floats = NDArray[np.float32]
@@ -24,7 +25,7 @@ class Clip:
 
     subject: str
     motion: Floats
-    """(T, C)"""
+    """(T, channels of edge.evidence.INPUTS)"""
     phase: Floats
     """(T, 4) in the order of edge.evidence.PHASES."""
     emotion: NDArray[np.int8]
@@ -42,10 +43,13 @@ def read(path: Path) -> Clip:
     with np.load(path) as stored:
         times, values = stored["times_s"], stored["values"].astype(np.float32)
         planted, subject = json.loads(str(stored["truth"])), str(stored["subject"])
+        rate_hz = float(stored["rate_hz"])
     grid = np.arange(times[0], times[-1], _STEP_S)
     right = np.clip(np.searchsorted(times, grid), 1, len(times) - 1)
     share = ((grid - times[right - 1]) / (times[right] - times[right - 1])).astype(np.float32)[:, None]
     motion = values[right - 1] + share * (values[right] - values[right - 1])
+    departure = Departure()
+    motion = np.concatenate([motion, [departure.add(step) for step in motion]], axis=1).astype(np.float32)
     clip = Clip(
         subject,
         motion,
@@ -64,7 +68,8 @@ def read(path: Path) -> Clip:
                 for number, unit in enumerate(UNITS):
                     if unit[0] == au and (side == "both" or unit[1] in (side, "both")):
                         clip.units[inside, number] = 1
-        if event["kind"] == "micro":
+        length_ms = 1000 * (event["offset_s"] - event["onset_s"])
+        if event["kind"] == "micro" and length_ms >= shortest_event_ms(rate_hz):
             for column, name in enumerate(("onset_s", "apex_s", "offset_s")):
                 bump = np.exp(-0.5 * ((grid - event[name]) / _SPREAD_S) ** 2)
                 clip.phase[:, column] = np.maximum(clip.phase[:, column], bump)
@@ -124,12 +129,13 @@ def _augment(window: dict[str, Floats], rng: np.random.Generator) -> dict[str, F
     window = dict(window)
     motion = window["motion"].copy()
     if rng.random() < 0.5:
-        motion = motion[:, MIRROR] * SIGN
+        motion[:, : len(CHANNELS)] = motion[:, MIRROR] * SIGN
         window["units"] = window["units"][:, MIRROR_UNITS]
     regions = sum(name.endswith((".x", ".y")) for name in CHANNELS)
     # Faces do not move alike, nor do simulators: each region's share of a movement varies.
     gains = np.repeat(np.exp(rng.normal(rng.normal(0, 0.12), 0.2, regions // 2)), 2)
     motion[:, :regions] *= gains.astype(np.float32)
+    motion[:, len(CHANNELS) :] *= np.float32(gains.mean())
     sigma = rng.choice([0.0, 0.0002, 0.0005]) * np.exp(rng.normal(0, 0.5, regions))
     motion[:, :regions] += (rng.standard_normal((len(motion), regions)) * sigma).astype(np.float32)
     if rng.random() < 0.08:  # the device fills the past of a new face with its first frame

@@ -4,8 +4,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from edge.evidence import OUTPUTS, WINDOW
-from edge.regions import CHANNELS
+from edge.evidence import INPUTS, OUTPUTS, WINDOW
 
 _WIDTHS = (32, 48, 64, 96)
 
@@ -20,7 +19,7 @@ def _conv(values: tf.Tensor, width: int, span: int, *, stride: int = 1, name: st
 
 def build(batch: int | None = None) -> tf.keras.Model:
     """Make the net: (1, 128, C) in; logits out, `phase` per step, the others per two steps."""
-    motion = tf.keras.Input((1, WINDOW, len(CHANNELS)), batch_size=batch, name="motion")
+    motion = tf.keras.Input((1, WINDOW, len(INPUTS)), batch_size=batch, name="motion")
     mixed = _conv(motion, _WIDTHS[0], 1, name="mix")
     fine = _conv(mixed, _WIDTHS[0], 5, name="fine")
     levels, values = [fine], fine

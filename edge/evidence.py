@@ -156,7 +156,7 @@ class TemporalNet:
     def reset(self) -> None:
         """Forget all motion: what comes next belongs to another stretch of time."""
         self._last: Motion | None = None
-        self._next_ns = 0
+        self._origin_ns = self._next_ns = 0
         self._motion = np.zeros((WINDOW, len(INPUTS)), np.float32)
         self._departure = Departure()
         self._sums = {name: np.zeros((WINDOW, width), np.float32) for name, width in OUTPUTS.items()}
@@ -169,7 +169,7 @@ class TemporalNet:
         if self._last is None:
             # The past of a new face is taken to have been still.
             self._motion[:, : len(CHANNELS)] = motion.values
-            self._next_ns = motion.timestamp_ns
+            self._origin_ns = self._next_ns = motion.timestamp_ns
             steps = []
         else:
             steps = self._resample(self._last, motion)
@@ -213,10 +213,10 @@ class TemporalNet:
         self._judge()
         final = slice(_SEEN.start, _SEEN.start + count)
         first = self._steps - WINDOW + final.start
-        start_ns = self._next_ns - (self._steps - first) * STEP_NS
         if first < 0:
             return []  # before the face's first frame
         mean = {name: sums[final] / np.maximum(self._counts[final], 1) for name, sums in self._sums.items()}
+        start_ns = self._origin_ns + first * STEP_NS
         return [Evidence(start_ns, motion=self._motion[final, : len(CHANNELS)].copy(), **mean)]
 
     def _judge(self) -> None:

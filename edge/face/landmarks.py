@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.face.detect import Detector
+from edge.face.detect import Detector, worth_placing
 from edge.face.shape import CENTRE_BELOW_EYES_IOD, SIDE_IOD, apply, compose, fit_pose, image_from_face, invert
 from edge.face.tensors import INPUT_SIZE, as_input, check_tensors
 from edge.inference import Model
@@ -142,8 +142,7 @@ def find_in_still(
         (56, 2) float32, px; None where no face is found.
     """
     for _ in range(2):  # the second call is the detector's closer look
-        faces = detector.detect(luma)
-        for face in faces[:3]:
+        for face in worth_placing(detector.detect(luma)):
             landmarks, presence = net.find(luma, face)
             for _ in range(passes - 1):
                 landmarks, presence = net.find(luma, fit_pose(landmarks))

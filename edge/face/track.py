@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.config import Face
-from edge.face.detect import Detector
+from edge.face.detect import Detector, worth_placing
 from edge.face.landmarks import LandmarkNet
 from edge.face.shape import (
     CENTRE_BELOW_EYES_IOD,
@@ -30,6 +30,9 @@ from edge.records import CROP_SIZE, FaceBox, Frame, Reason, TrackedFace
 
 RECOUNT_PERIOD_S = 2.0
 """While a face is followed, how often the whole frame is searched for others."""
+OTHERS_SCORE = 0.6
+"""Least detection score of a face that is only counted. Below it 1 in 50 pictures without a face shows one; the
+followed face needs less, for the landmark net confirms it."""
 MUCH_LARGER = 1.5
 """Another face this many times as large as the followed one takes its place."""
 PLACING_PASSES = 3
@@ -104,8 +107,9 @@ class Tracker:
         # second.
         for _ in range(2 if self._detected_s is None else 1):
             faces = self._detector.detect(luma)
-            if any(self._start(face, luma, now_s) for face in faces):
-                self._others = len(faces) - 1
+            followed = next((face for face in worth_placing(faces) if self._start(face, luma, now_s)), None)
+            if followed is not None:
+                self._others = sum(face.score >= OTHERS_SCORE for face in faces if face is not followed)
                 break
         self._detected_s = now_s
         if self._following is None and self.why_not is Reason.FACE_LOST and not faces:

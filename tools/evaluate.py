@@ -11,15 +11,19 @@ stretch that the device declared not assessable, counts neither way.
 import argparse
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import Pool
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from edge.config import load
+from edge.frames.script import HARD
+from edge.frames.synthetic import SyntheticSource
 from edge.pipeline import Pipeline, load_models
 from edge.records import EMOTIONS, Event, NotAssessable, Refusal
+from tools.faces.photos import MESH_INDEX
 from tools.simulate.clips import RenderedClip
 from tools.simulate.people import People
 from tools.simulate.script import Mix, Planted
@@ -105,17 +109,10 @@ def run_clip(job: tuple[argparse.Namespace, int]) -> Outcome:
     people = People.read(options.photos, options.labels, options.model, options.split)
     rng = np.random.default_rng([number, options.seed])
     photo = int(rng.integers(len(people.photos)))
-    conditions = Conditions.draw(rng)
-    mix = Mix(
-        peak_iod=(options.peak_min / 100, 0.025), micro=0.0 if options.negatives else 0.4, gap_s=(0.4, 1.8)
-    )
-    clip = RenderedClip(
-        people.rig(photo),
-        seconds=options.seconds,
-        rate_hz=options.rate,
-        mix=mix,
-        conditions=conditions,
-        seed=number * 1000 + options.seed,
+    clip = (
+        _facs_clip(people, photo, options, number)
+        if options.renderer == "facs"
+        else _ict_clip(people, photo, options, number, rng)
     )
     config = load(None, options.set)
     pipeline = Pipeline(config, load_models(config))
@@ -138,6 +135,54 @@ def run_clip(job: tuple[argparse.Namespace, int]) -> Outcome:
         stretches,
         statistics.duration_s,
         statistics.assessable_s,
+    )
+
+
+def _ict_clip(
+    people: People, photo: int, options: argparse.Namespace, number: int, rng: np.random.Generator
+) -> RenderedClip:
+    mix = Mix(
+        peak_iod=(options.peak_min / 100, 0.025), micro=0.0 if options.negatives else 0.4, gap_s=(0.4, 1.8)
+    )
+    return RenderedClip(
+        people.rig(photo),
+        seconds=options.seconds,
+        rate_hz=options.rate,
+        mix=mix,
+        conditions=Conditions.draw(rng),
+        seed=number * 1000 + options.seed,
+    )
+
+
+class _FacsClip:
+    """The device's own synthetic source in the shape of a RenderedClip."""
+
+    def __init__(self, source: SyntheticSource) -> None:
+        kinds = {"head turn": "head"}
+        self.frames = source.frames
+        self.truth = [
+            Planted(
+                kinds.get(event.kind, event.kind),
+                event.onset_s,
+                event.apex_s,
+                event.offset_s,
+                event.emotion or "",
+                tuple((unit.au, unit.side) for unit in event.action_units),
+                event.peak_iod,
+            )
+            for event in source.truth
+        ]
+
+
+def _facs_clip(people: People, photo: int, options: argparse.Namespace, number: int) -> _FacsClip:
+    script = replace(HARD, micro_peak_iod=(options.peak_min / 100, 0.025))
+    if options.negatives:
+        script = replace(script, micro_per_min=0.0)
+    luma = cv2.imread(str(people.photos[photo].path), cv2.IMREAD_GRAYSCALE)
+    points = people.meshes[photo][list(MESH_INDEX)][:, :2].copy()
+    seed = number * 1000 + options.seed
+    return _FacsClip(
+        SyntheticSource(luma, points, rate_hz=options.rate, seconds=options.seconds, seed=seed, script=script)
     )
 
 
@@ -257,6 +302,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--rate", type=float, default=200.0)
     parser.add_argument("--peak-min", type=float, default=0.4, help="smallest planted peak, %% IOD")
+    parser.add_argument(
+        "--renderer", choices=("ict", "facs"), default="ict", help="facs: the device's own animator"
+    )
     parser.add_argument("--negatives", action="store_true", help="plant confusers only")
     parser.add_argument("--seed", type=int, default=9)
     parser.add_argument("--jobs", type=int, default=1)

@@ -8,7 +8,6 @@ shows how the device is doing (LEDs, retained health, service manager).
 
 import ctypes
 import logging
-import os
 import threading
 import time
 import uuid
@@ -118,7 +117,7 @@ class App:
         self._notifier = Notifier()
         self._parts.callback(self._notifier.close)
         self._watchdog = Watchdog(self._notifier)
-        models = attempt(lambda: load_models_quietly(config), Models.close)
+        models = attempt(lambda: load_models(config), Models.close)
         leds = attempt(lambda: Leds(config.leds, pin_factory), Leds.close) if config.leds.enabled else None
         mqtt = None
         if config.mqtt.enabled:
@@ -263,26 +262,6 @@ class App:
             failure=self.failure,
             warnings=self._reader.warnings,
         )
-
-
-def load_models_quietly(config: Config) -> Models:
-    """Load the models without what C++ libraries write to the standard error meanwhile.
-
-    LiteRT greets with "INFO: Created TensorFlow Lite XNNPACK delegate" and offers no way to turn that off.
-    To be called before there are threads with something to say.
-
-    Raises:
-        ModelError: as `load_models`; real failures arrive as exceptions.
-    """
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        return load_models(config)
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def clock_is_synchronised() -> bool:

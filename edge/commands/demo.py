@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from paho.mqtt.enums import CallbackAPIVersion
 from rich.console import Console
 
-from edge.app import App, load_models_quietly
+from edge.app import App
 from edge.commands import StopRequest, configuration, log_to_stderr
 from edge.commands.broker import LoopbackBroker
 from edge.commands.demo_view import Lamps, LiveView, PlainView, Scene, View
@@ -35,6 +35,7 @@ from edge.frames.paced import PacedSource
 from edge.frames.portrait import load_portrait, portrait_landmarks
 from edge.frames.synthetic import SyntheticSource
 from edge.out import Payload
+from edge.pipeline import load_models
 
 LOOK_S = 0.025
 """How often the pins are read: the shortest light of an event LED is a ninth of 600 ms."""
@@ -126,7 +127,7 @@ def _face(path: Path | None, config: Config) -> tuple[NDArray[np.uint8], NDArray
     if luma is None:
         raise SourceError(f"{path}: not a picture that can be read")
     photo = np.asarray(luma, np.uint8)
-    models = load_models_quietly(config)
+    models = load_models(config)
     try:
         landmarks = find_in_still(photo, Detector(models.detector), LandmarkNet(models.landmark))
     finally:

@@ -2,12 +2,13 @@
 
 import io
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,14 @@ def write_video(path: Path, pictures: Sequence[Any], rate_hz: int) -> Path:
         for packet in stream.encode(None):
             container.mux(packet)
     return path
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """Commands set the level of the whole process; other tests listen to its log."""
+    before = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(before)
 
 
 @pytest.fixture(scope="session")

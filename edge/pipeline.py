@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edge.config import Config
 from edge.continuity import Continuity
+from edge.errors import ConfigError, ModelError
 from edge.event import Conditions, Gate, shortest_event_ms
 from edge.face.detect import Detector
 from edge.face.landmarks import LandmarkNet
@@ -42,14 +43,26 @@ def load_models(config: Config) -> Models:
     """Load and check the three models that the configuration names.
 
     Raises:
-        ModelError: one is absent, damaged or not what its passport says.
+        ModelError: naming each model that is absent, damaged or not what its passport says.
+        ConfigError: an accelerator is demanded that this version does not drive.
     """
+    if config.inference.accelerator == "edgetpu":
+        raise ConfigError(
+            "inference.accelerator = edgetpu: this version runs models on the CPU; set auto or cpu"
+        )
     folder = Path(config.inference.models) if config.inference.models else None
-    detector, landmark, spotter = (
-        load_model(name, folder=folder, threads=config.inference.threads)
-        for name in ("detector", "landmark", "spotter")
-    )
-    return Models(detector, landmark, spotter)
+    loaded: list[Model] = []
+    problems: list[str] = []
+    for name in ("detector", "landmark", "spotter"):
+        try:
+            loaded.append(load_model(name, folder=folder, threads=config.inference.threads))
+        except ModelError as error:
+            problems.append(str(error))
+    if problems:
+        for model in loaded:
+            model.close()
+        raise ModelError("\n".join(dict.fromkeys(problems)))
+    return Models(*loaded)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edge.config import Config, load
-from edge.errors import ModelError
+from edge.errors import ConfigError, ModelError
 from edge.frames.portrait import load_portrait, portrait_landmarks
 from edge.frames.script import DEMO, PlantedEvent, Script
 from edge.frames.synthetic import SyntheticSource
@@ -111,7 +111,7 @@ def test_of_two_faces_the_larger_is_followed_and_the_other_counted():
     frames, _ = rendered(4.0, STILL)
     pictures = []
     for frame in frames[:60]:
-        small = cv2.resize(frame.luma, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        small = cv2.resize(frame.luma, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
         beside = cv2.copyMakeBorder(
             small, 0, frame.luma.shape[0] - small.shape[0], 0, 0, cv2.BORDER_REPLICATE
         )
@@ -174,6 +174,20 @@ def test_a_damaged_model_is_refused_with_its_name(tmp_path: Path, name):
     path.write_bytes(content)
     with pytest.raises(ModelError, match=rf"{name}.*SHA-256"):
         load_models(load(None, [f"inference.models={folder}"]))
+
+
+def test_every_bad_model_is_named_in_one_report(tmp_path: Path):
+    folder = tmp_path / "models"
+    shutil.copytree(models_folder(), folder)
+    (folder / "landmark.tflite").unlink()
+    (folder / "spotter.tflite").write_bytes(b"not a model")
+    with pytest.raises(ModelError, match=r"(?s)landmark.*spotter"):
+        load_models(load(None, [f"inference.models={folder}"]))
+
+
+def test_an_accelerator_that_cannot_be_driven_is_refused_and_not_ignored():
+    with pytest.raises(ConfigError, match=r"inference\.accelerator = edgetpu"):
+        load_models(load(None, ["inference.accelerator=edgetpu"]))
 
 
 def test_a_swapped_model_is_refused(tmp_path: Path):

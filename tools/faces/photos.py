@@ -9,7 +9,7 @@ MESH_INDEX = (
     71, 63, 105, 66, 107, 336, 296, 334, 293, 301, 168, 197, 5, 4, 75, 97, 2, 326, 305, 33, 160,
     158, 133, 153, 144, 362, 385, 387, 263, 373, 380, 61, 39, 37, 0, 267, 269, 291, 405, 314, 17,
     84, 181, 78, 82, 13, 312, 308, 317, 14, 87, 152, 172, 397, 127, 356,
-)
+)  # fmt: skip
 """Vertex of the 468-point MediaPipe face mesh for each of `edge.records.LANDMARKS`."""
 
 
@@ -33,7 +33,14 @@ def read_manifest(folder: Path) -> list[Photo]:
     """
     with (folder / "MANIFEST.csv").open(newline="") as lines:
         return [
-            Photo(row["id"], folder / f"{row['id']}.jpg", row["subject"], row["kind"], row["licence"], row["source"])
+            Photo(
+                row["id"],
+                folder / f"{row['id']}.jpg",
+                row["subject"],
+                row["kind"],
+                row["licence"],
+                row["source"],
+            )
             for row in csv.DictReader(lines)
         ]
 

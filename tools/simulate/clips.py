@@ -54,7 +54,7 @@ class RenderedClip:
         corner = points.mean(axis=0) - np.array([width / 2, height / 2])
         camera = np.array([[scale, 0, -corner[0]], [0, scale, -corner[1]]], np.float32)
         background = cv2.warpAffine(
-            self._rig.photo, camera, self.size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+            self._rig.photo, camera, self.size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         side = int(3.3 * self._conditions.iod_px)
         left, top = max(0, (width - side) // 2), max(0, (height - side) // 2)

@@ -229,7 +229,7 @@ class Rig:
         if len(active):
             moved = moved + np.tensordot(weights[active], self._moves[active], 1)
         x, y = camera.look_up(self._backward(moved, pose) if len(active) else head)
-        result = np.asarray(cv2.remap(self.photo, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101))
+        result = np.asarray(cv2.remap(self.photo, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
         opening = cv2.remap(self._opening, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         rows, columns = np.flatnonzero(opening.any(axis=1)), np.flatnonzero(opening.any(axis=0))
         if len(rows) and len(columns):

@@ -12,7 +12,7 @@ from edge.config import Config
 from edge.continuity import Continuity
 from edge.errors import ConfigError, ModelError
 from edge.event import Conditions, Gate, shortest_event_ms
-from edge.face.detect import Detector
+from edge.face.detect import CONFIRMED_SCORE, Detector
 from edge.face.landmarks import LandmarkNet
 from edge.face.track import Tracker
 from edge.inference import Model
@@ -112,7 +112,8 @@ class Pipeline:
         self._config = config
         self._models = models
         self._continuity = Continuity()
-        self._tracker = Tracker(Detector(models.detector), LandmarkNet(models.landmark), config.face)
+        detector = Detector(models.detector, score_min=CONFIRMED_SCORE)
+        self._tracker = Tracker(detector, LandmarkNet(models.landmark), config.face)
         self._motion = RegionalMotion(anchor_period_ms=config.motion.anchor_period_ms)
         self.spotter = Spotter(models.spotter, threshold=config.spot.threshold, hop_ms=config.spot.hop_ms)
         self._gate = Gate(config.event, threshold=config.spot.threshold, report=config.device.report)

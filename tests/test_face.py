@@ -12,7 +12,7 @@ from matplotlib import cbook
 
 from edge.config import Face
 from edge.errors import ModelError
-from edge.face.detect import Detector, peaks, suppress, zoomed_parts
+from edge.face.detect import CONFIRMED_SCORE, Detector, peaks, suppress, zoomed_parts
 from edge.face.landmarks import CELL_PX, CELLS, LandmarkNet, decode, find_in_still, pose_of_box
 from edge.face.shape import MEAN_SHAPE, apply, compose, fit_pose, image_from_face, invert
 from edge.face.steady import SteadyPose, crop_from_image
@@ -36,7 +36,7 @@ def portrait() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    return Detector(load_model("detector"))
+    return Detector(load_model("detector"), score_min=CONFIRMED_SCORE)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def net() -> LandmarkNet:
 
 @pytest.fixture
 def tracker(net: LandmarkNet) -> Tracker:
-    return Tracker(Detector(load_model("detector")), net, Face())
+    return Tracker(Detector(load_model("detector"), score_min=CONFIRMED_SCORE), net, Face())
 
 
 def placed(
@@ -342,7 +342,7 @@ def test_the_larger_of_two_faces_is_followed_and_the_other_counted(
 
 
 def test_a_face_below_the_smallest_size_is_not_followed(portrait: np.ndarray, net: LandmarkNet) -> None:
-    tracker = Tracker(Detector(load_model("detector")), net, Face(min_face_px=200))
+    tracker = Tracker(Detector(load_model("detector"), score_min=CONFIRMED_SCORE), net, Face(min_face_px=200))
     assert follow(tracker, stream([portrait] * 5, 30)) == [None] * 5
 
 

@@ -29,7 +29,7 @@ from edge.commands.demo_view import Lamps, LiveView, PlainView, Scene, View
 from edge.commands.score import Score
 from edge.config import Config
 from edge.errors import EdgeError, SourceError
-from edge.face.detect import Detector
+from edge.face.detect import CONFIRMED_SCORE, Detector
 from edge.face.landmarks import LandmarkNet, find_in_still
 from edge.frames.paced import PacedSource
 from edge.frames.portrait import load_portrait, portrait_landmarks
@@ -129,7 +129,9 @@ def _face(path: Path | None, config: Config) -> tuple[NDArray[np.uint8], NDArray
     photo = np.asarray(luma, np.uint8)
     models = load_models(config)
     try:
-        landmarks = find_in_still(photo, Detector(models.detector), LandmarkNet(models.landmark))
+        landmarks = find_in_still(
+            photo, Detector(models.detector, score_min=CONFIRMED_SCORE), LandmarkNet(models.landmark)
+        )
     finally:
         models.close()
     if landmarks is None:

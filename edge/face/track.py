@@ -30,7 +30,7 @@ from edge.records import CROP_SIZE, FaceBox, Frame, Reason, TrackedFace
 
 RECOUNT_PERIOD_S = 2.0
 """While a face is followed, how often the whole frame is searched for others."""
-OTHERS_SCORE = 0.6
+OTHERS_SCORE = 0.5
 """Least detection score of a face that is only counted. Below it 1 in 50 pictures without a face shows one; the
 followed face needs less, for the landmark net confirms it."""
 MUCH_LARGER = 1.5

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.face.detect import Detector
+from edge.face.detect import CONFIRMED_SCORE, Detector
 from edge.face.landmarks import LandmarkNet, find_in_still
 from edge.face.tensors import INPUT_SIZE
 from edge.inference import Model, Tensor
@@ -241,7 +241,7 @@ def main() -> int:
             net = LandmarkNet(landmark)
             figures[f"{part} {kind}"] = {
                 **{name: landmark_errors(net, faces, draw) for name, draw in draws.items()},
-                "still": still_errors(Detector(detector), net, faces),
+                "still": still_errors(Detector(detector, score_min=CONFIRMED_SCORE), net, faces),
                 "detector": detector_figures(
                     detector, net, faces, pictures, count=options.scenes, score_min=options.score_min
                 ),

@@ -147,3 +147,21 @@ def test_onset_apex_and_offset_come_from_the_evidence_and_the_motion():
     assert spot.intensity_iod == pytest.approx(0.012, rel=0.15)
     assert spot.regions[3] > 0.8
     assert spot.regions[1] < 0.1
+
+
+def test_an_interval_whose_onset_was_not_seen_is_no_evidence():
+    steps = 60
+    phase = np.zeros((steps, 4), np.float32)
+    phase[20:45, 3] = 0.9
+    phase[30, 1] = 0.5
+    phase[44, 2] = 0.8
+    flat = {
+        name: np.full((steps, width), 0.1, np.float32) for name, width in OUTPUTS.items() if name != "phase"
+    }
+    still = np.zeros((steps, len(CHANNELS)), np.float32)
+    unseen = _spot(1, Evidence(0, phase=phase, motion=still, **flat), 20, 45)
+    phase = phase.copy()
+    phase[20, 0] = 0.8
+    seen = _spot(1, Evidence(0, phase=phase, motion=still, **flat), 20, 45)
+    assert unseen.score == 0
+    assert seen.score > 0.9

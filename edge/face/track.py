@@ -30,9 +30,6 @@ from edge.records import CROP_SIZE, FaceBox, Frame, Reason, TrackedFace
 
 RECOUNT_PERIOD_S = 2.0
 """While a face is followed, how often the whole frame is searched for others."""
-OTHERS_SCORE = 0.5
-"""Least detection score of a face that is only counted. Below it 1 in 50 pictures without a face shows one; the
-followed face needs less, for the landmark net confirms it."""
 MUCH_LARGER = 1.5
 """Another face this many times as large as the followed one takes its place."""
 PLACING_PASSES = 3
@@ -109,7 +106,7 @@ class Tracker:
             faces = self._detector.detect(luma)
             followed = next((face for face in worth_placing(faces) if self._start(face, luma, now_s)), None)
             if followed is not None:
-                self._others = sum(face.score >= OTHERS_SCORE for face in faces if face is not followed)
+                self._others = self._count([face for face in faces if face is not followed], luma)
                 break
         self._detected_s = now_s
         if self._following is None and self.why_not is Reason.FACE_LOST and not faces:
@@ -117,22 +114,34 @@ class Tracker:
 
     def _start(self, face: FaceBox, luma: NDArray[np.uint8], now_s: float) -> bool:
         """Place the landmarks on a detected face and follow it from now on, if it is one."""
-        if face.size_px < 0.8 * self._settings.min_face_px:  # a detection knows the size to about 20 %
+        placed = self._place(face, luma)
+        if placed is None:
             return False
+        landmarks, presence, pose = placed
+        if self._is_followed(pose, now_s):
+            return False
+        steady = SteadyPose(pose, now_s)
+        aligned = apply(crop_from_image(steady.at(now_s)), landmarks)
+        self._following = _Following(steady, aligned, presence, now_s)
+        self._face_id += 1
+        return True
+
+    def _place(
+        self, face: FaceBox, luma: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], float, NDArray[np.float64]] | None:
+        """Give landmarks, presence and pose of a detected face; None if the landmark net sees no face there."""
+        if face.size_px < 0.8 * self._settings.min_face_px:  # a detection knows the size to about 20 %
+            return None
         landmarks, presence = self._net.find(luma, face)
         for _ in range(PLACING_PASSES - 1):
             landmarks, presence = self._net.find(luma, fit_pose(landmarks))
         pose = fit_pose(landmarks)
-        least_px = float(self._settings.min_face_px)
-        if presence < self._settings.presence_min or not _is_face(landmarks, pose, least_px):
-            return False
-        if self._is_followed(pose, now_s):
-            return False
-        steady = SteadyPose(pose, now_s)
-        placed = apply(crop_from_image(steady.at(now_s)), landmarks)
-        self._following = _Following(steady, placed, presence, now_s)
-        self._face_id += 1
-        return True
+        is_face = _is_face(landmarks, pose, float(self._settings.min_face_px))
+        return (landmarks, presence, pose) if presence >= self._settings.presence_min and is_face else None
+
+    def _count(self, faces: list[FaceBox], luma: NDArray[np.uint8]) -> int:
+        """Count the detections that the landmark net confirms."""
+        return sum(self._place(face, luma) is not None for face in worth_placing(faces))
 
     def _measure(self, followed: _Following, luma: NDArray[np.uint8], now_s: float) -> None:
         """Run a landmark pass on the followed face."""
@@ -175,9 +184,9 @@ class Tracker:
         pose = followed.steady.at(now_s)
         centre, size = apply(image_from_face(np.array(pose)), _CENTRE)[0], SIDE_IOD * math.exp(pose[2])
         others = [face for face in faces if math.dist(face.centre_px, centre) > 0.5 * max(size, face.size_px)]
-        self._others = len(others)
         if others and others[0].size_px > MUCH_LARGER * size and self._start(others[0], luma, now_s):
-            self._others = len(faces) - 1
+            others = [face for face in faces if face is not others[0]]
+        self._others = self._count(others, luma)
 
     def _result(self, followed: _Following, luma: NDArray[np.uint8], now_s: float) -> TrackedFace:
         pose = followed.steady.at(now_s)

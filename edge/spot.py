@@ -120,14 +120,14 @@ def _spot(face_id: int, evidence: Evidence, first: int, stop: int) -> Spot:
     leaving, returning = evidence.phase[low : centre + 1, 0], evidence.phase[centre:high, 2]
     onset = _moment(leaving, low, float(first))
     offset = _moment(returning, centre, float(stop - 1))
-    start, end = round(onset), max(round(offset), round(onset) + 1)
-    displacement = _displacement(evidence.motion[max(0, start - 2) : end + 3])
+    # At the end of a stream the offset may lie at the last step there is.
+    start = min(round(onset), len(evidence) - 2)
+    end = min(max(round(offset), start + 1), len(evidence) - 1)
+    before = min(2, start)
+    displacement = _displacement(evidence.motion[start - before : end + 3])[before : before + end - start + 1]
     size = displacement.max(axis=1)
-    within = slice(min(2, start), len(size) - 2)
-    apex = start + int(
-        np.argmax(evidence.phase[start : end + 1, 1] * (0.2 + size[within] / max(size.max(), 1e-6)))
-    )
-    peak = displacement[within].max(axis=0)
+    apex = start + int(np.argmax(evidence.phase[start : end + 1, 1] * (0.2 + size / max(size.max(), 1e-6))))
+    peak = displacement.max(axis=0)
     weight = evidence.phase[start : end + 1, 3:] + 1e-3
     weight /= weight.sum()
     emotion = (evidence.emotion[start : end + 1] * weight).sum(axis=0)

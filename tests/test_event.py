@@ -165,3 +165,15 @@ def test_an_interval_whose_onset_was_not_seen_is_no_evidence():
     seen = _spot(1, Evidence(0, phase=phase, motion=still, **flat), 20, 45)
     assert unseen.score == 0
     assert seen.score > 0.9
+
+
+@given(first=st.integers(0, 38), length=st.integers(1, 40), seed=st.integers(0, 50))
+def test_any_interval_of_any_evidence_is_described_in_order(first, length, seed):
+    generator = np.random.default_rng(seed)
+    steps = 40
+    outputs = {name: generator.random((steps, width)).astype(np.float32) for name, width in OUTPUTS.items()}
+    motion = generator.normal(0, 0.01, (steps, len(CHANNELS))).astype(np.float32)
+    spot = _spot(1, Evidence(0, motion=motion, **outputs), first, min(first + length, steps))
+    assert 0 <= spot.onset_ns <= spot.apex_ns <= spot.offset_ns
+    assert sum(spot.probabilities) == pytest.approx(1.0, abs=1e-4)
+    assert all(0 <= share <= 1 for share in (*spot.regions, spot.score))

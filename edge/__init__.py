@@ -6,4 +6,10 @@ become events (`event`), and events leave over MQTT, LEDs and JSON lines (`out`)
 order, without I/O of its own; `app` puts the parts together.
 """
 
+import os
+
+# The products on the path are small: OpenBLAS would wake the other cores for them and let them spin, which
+# doubled the CPU time per frame. It reads this when numpy is first imported, so it must stand here.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 __version__ = "0.1.0"

@@ -138,7 +138,7 @@ class TrackedFace:
     face_id: int
     """Rises by one whenever a face is found anew; 1 is the stream's first face."""
     landmarks: NDArray[np.float32]
-    """(N, 2) float32, px, aligned-crop frame; N and their names are `edge.face.landmarks.LANDMARKS`."""
+    """(N, 2) float32, px, aligned-crop frame; N and their names are LANDMARKS."""
     crop_from_image: NDArray[np.float32]
     """(2, 3) float32 similarity that takes image px to aligned-crop px."""
     crop: NDArray[np.uint8]
@@ -159,7 +159,7 @@ class Motion:
 
     timestamp_ns: int
     values: NDArray[np.float32]
-    """(C,) float32, one value per channel of `edge.motion.CHANNELS`: displacements in IOD, others as named."""
+    """(C,) float32, one value per channel of `edge.regions.CHANNELS`: displacements in IOD, others as named."""
     head_turn_deg_s: float
     """Speed of out-of-plane head rotation, degrees per second."""
 
@@ -203,7 +203,7 @@ class Spot:
     intensity_iod: float
     """Greatest regional displacement between onset and apex, head motion removed, IOD."""
     confusers: tuple[float, ...]
-    """Evidence for the confusers in the order of `edge.spot.CONFUSERS`, 0..1."""
+    """Evidence for the confusers in the order of `edge.evidence.CONFUSERS`, 0..1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ class Planted:
     """One thing that happens, with its truth."""
 
     kind: str
-    """micro, macro, blink, speech, swallow, gaze, head or light."""
+    """micro, macro, blink, speech (swallowing too), gaze, head or light."""
     onset_s: float
     apex_s: float
     offset_s: float

@@ -20,8 +20,9 @@ FRAMES_PER_EVENT = 4
 the truth is (L - 2 p) / L, which is half or more (the field's measure of a found event) for L >= 4 p. One error
 alone, L >= 3 p, was tried: at 25 frames/s talking faces then gave four events in 108 s where none is known."""
 
-_TOLERANCE_MS = 12
-"""Onset and offset are measured to about this; a duration this far beyond a limit counts as on the limit."""
+_SHORTER_MS, _LONGER_MS = 12, 20
+"""Durations are measured to about this; one that far beyond a limit counts as on the limit. Weak movements and
+compressed video smear an interval outwards, seldom inwards."""
 
 _CONFUSED = 0.5
 """Evidence for a confuser above which it is the reason for turning down what stays below the threshold."""
@@ -134,10 +135,10 @@ class Gate:
         duration_ms = (spot.offset_ns - spot.onset_ns) / _NS_PER_MS
         if (
             duration_ms
-            < max(self._config.min_duration_ms, shortest_event_ms(quality.frame_rate_hz)) - _TOLERANCE_MS
+            < max(self._config.min_duration_ms, shortest_event_ms(quality.frame_rate_hz)) - _SHORTER_MS
         ):
             return Reason.TOO_SHORT
-        if duration_ms > self._config.max_duration_ms + _TOLERANCE_MS:
+        if duration_ms > self._config.max_duration_ms + _LONGER_MS:
             return Reason.TOO_LONG
         return None
 

@@ -87,19 +87,14 @@ def main() -> None:
 def _make_yardstick() -> bytes:
     import tensorflow as tf
 
+    from tools.int8 import convert
+
     tf.keras.utils.set_random_seed(0)
     net = tf.keras.applications.MobileNetV2(
         weights=None, input_tensor=tf.keras.Input((224, 224, 3), batch_size=1)
     )
-    converter = tf.lite.TFLiteConverter.from_keras_model(net)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = converter.inference_output_type = tf.int8
     generator = np.random.default_rng(0)
-    converter.representative_dataset = lambda: (
-        [generator.random((1, 224, 224, 3), np.float32) * 2 - 1] for _ in range(20)
-    )
-    return bytes(converter.convert())
+    return convert(net, (generator.random((1, 224, 224, 3), np.float32) * 2 - 1 for _ in range(20)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edge.face.tensors import INPUT_SCALE
+from tools.int8 import convert
 
 
 def to_input(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -21,23 +22,12 @@ def quantise(
     """Write an int8 model with batch 1, int8 input and output.
 
     Args:
-        build: makes the same net for a given batch size. The batch is fixed before conversion, because a free
-            one
-            leaves SHAPE and PACK operators behind that the Edge TPU does not map.
+        build: makes the same net for a given batch size.
         calibration: (N, 128, 128) uint8 pictures, a few hundred, as the net will see them.
     """
     net = build(1)
     net.set_weights(trained.get_weights())
     whole_range = np.tile(np.linspace(0, 255, 128).astype(np.uint8), (128, 1))
-
-    def representative() -> object:
-        for picture in (whole_range, *calibration):
-            yield [to_input(picture)[None]]
-
-    converter = tf.lite.TFLiteConverter.from_keras_model(net)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = representative
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = converter.inference_output_type = tf.int8
+    examples = (to_input(picture)[None] for picture in (whole_range, *calibration))
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(converter.convert())
+    out.write_bytes(convert(net, examples))

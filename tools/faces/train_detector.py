@@ -1,21 +1,17 @@
 """Train the face detector: `python -m tools.faces.train_detector --photos DIR --labels NPZ --out DIR`."""
 
-import argparse
 import sys
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from edge.face.detect import CELL_PX, CELLS, SIZE_UNIT_PX
-from tools.faces.blocks import draw_samples
 from tools.faces.compose import Scene, scene
-from tools.faces.dataset import load_faces, load_pictures
-from tools.faces.fitting import Batches, fit, kept
+from tools.faces.fitting import Batches, fit
 from tools.faces.nets import detector_net, multiply_accumulates
 from tools.faces.quantise import quantise
+from tools.faces.runs import draw_parts, training_options
 
 UNCLEAR_HEAT = 0.97
 """Target where either answer is right: not a peak, and a false one costs (1 - 0.97)^4."""
@@ -82,31 +78,9 @@ def as_arrays(scenes: list[Scene]) -> tuple[NDArray[np.uint8], dict[str, NDArray
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=Path, required=True, help="folder with MANIFEST.csv and the photos")
-    parser.add_argument("--labels", type=Path, required=True, help="file written by tools.faces.teacher")
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and detector.tflite")
-    parser.add_argument("--pictures", type=Path, help="folder of face-free pictures for backgrounds")
-    parser.add_argument("--samples", type=int, default=40_000)
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--weights", type=Path, help="weights to start from")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args()
-
+    options = training_options(__doc__, "detector.tflite", epochs=12, rate=2e-3)
     tf.keras.utils.set_random_seed(options.seed)
-    pictures = load_pictures(options.pictures)
-    parts = {part: load_faces(options.photos, options.labels, part) for part in ("train", "validation")}
-    drawn = {
-        part: kept(
-            options.out / f"{part}.npz",
-            lambda part=part, count=count: as_arrays(
-                draw_samples(partial(scene, parts[part], pictures), count, options.seed, options.workers)
-            ),
-        )
-        for part, count in (("train", options.samples), ("validation", 1500))
-    }
+    drawn = draw_parts(options, scene, as_arrays)
     net = detector_net()
     print(f"{multiply_accumulates(net) / 1e6:.2f} MMAC, {net.count_params()} parameters", flush=True)
     if options.weights:

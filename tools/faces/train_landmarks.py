@@ -1,9 +1,7 @@
 """Train the landmark net: `python -m tools.faces.train_landmarks --photos DIR --labels NPZ --out DIR`."""
 
-import argparse
 import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -11,12 +9,11 @@ from numpy.typing import NDArray
 
 from edge.face.landmarks import CELL_PX, CELLS, OFFSET_LIMIT
 from edge.records import LANDMARKS
-from tools.faces.blocks import draw_samples
 from tools.faces.crops import sample
-from tools.faces.dataset import load_faces, load_pictures
-from tools.faces.fitting import Batches, fit, kept
+from tools.faces.fitting import Batches, fit
 from tools.faces.nets import landmark_net, multiply_accumulates
 from tools.faces.quantise import quantise
+from tools.faces.runs import draw_parts, training_options
 
 POINTS = len(LANDMARKS)
 HEAT_SIGMA = 0.8
@@ -74,31 +71,9 @@ def as_arrays(samples: list) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.fl
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=Path, required=True, help="folder with MANIFEST.csv and the photos")
-    parser.add_argument("--labels", type=Path, required=True, help="file written by tools.faces.teacher")
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and landmark.tflite")
-    parser.add_argument("--pictures", type=Path, help="folder of face-free pictures for backgrounds")
-    parser.add_argument("--samples", type=int, default=40_000)
-    parser.add_argument("--epochs", type=int, default=16)
-    parser.add_argument("--rate", type=float, default=3e-3)
-    parser.add_argument("--weights", type=Path, help="weights to start from")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args()
-
+    options = training_options(__doc__, "landmark.tflite", epochs=16, rate=3e-3)
     tf.keras.utils.set_random_seed(options.seed)
-    pictures = load_pictures(options.pictures)
-    parts = {part: load_faces(options.photos, options.labels, part) for part in ("train", "validation")}
-    drawn = {
-        part: kept(
-            options.out / f"{part}.npz",
-            lambda part=part, count=count: as_arrays(
-                draw_samples(partial(sample, parts[part], pictures), count, options.seed, options.workers)
-            ),
-        )
-        for part, count in (("train", options.samples), ("validation", 1500))
-    }
+    drawn = draw_parts(options, sample, as_arrays)
     net = landmark_net(POINTS)
     print(f"{multiply_accumulates(net) / 1e6:.2f} MMAC, {net.count_params()} parameters", flush=True)
     if options.weights:

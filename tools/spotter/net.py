@@ -5,6 +5,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edge.evidence import INPUTS, OUTPUTS, WINDOW
+from tools.int8 import convert
 
 _WIDTHS = (32, 48, 64, 96)
 
@@ -60,9 +61,4 @@ def to_int8(model: tf.keras.Model, examples: NDArray[np.float32]) -> bytes:
     """
     fixed = build(batch=1)
     fixed.set_weights(model.get_weights())
-    converter = tf.lite.TFLiteConverter.from_keras_model(fixed)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = converter.inference_output_type = tf.int8
-    converter.representative_dataset = lambda: ([window[None, None]] for window in examples)
-    return bytes(converter.convert())
+    return convert(fixed, (window[None, None] for window in examples))

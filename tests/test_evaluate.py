@@ -1,7 +1,7 @@
 """The scorer: who counts as found, once, and what is left out."""
 
 from edge.records import Event, NotAssessable, Quality, Reason, Spot
-from tools.evaluate import Outcome, overlap_ratio, score, summary, unweighted_f1
+from tools.evaluate.rendered import Outcome, overlap_ratio, score, summary, unweighted_f1
 from tools.simulate.script import Planted
 
 ALL = {"peak_iod": (0.0, 1.0), "duration_s": (0.04, 0.2)}

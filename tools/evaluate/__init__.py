@@ -1,0 +1,1 @@
+"""Score the device's own pipeline by the rules of the field: rendered people, public data sets, saved runs."""

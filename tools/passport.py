@@ -1,8 +1,8 @@
-"""Write a model's passport: `python -m tools.passport models/NAME.tflite [--name NAME] [--about KEY=TEXT
-...]`.
+"""Write a model's passport: `python -m tools.passport models/NAME.tflite [--name NAME] [--about KEY=TEXT ...]`.
 
 Hash, shapes and quantisation are measured; the words under `about` that the manifest already holds are kept,
-and those given here are set. The manifest is `manifest.toml` in the model's folder.
+and those given here are set. Calibration belongs to one file: it is kept while the hash stays the same. The
+manifest is `manifest.toml` in the model's folder.
 """
 
 import argparse
@@ -22,13 +22,15 @@ HEAD = """\
 """
 
 
-def measure(path: Path, name: str, about: dict[str, str]) -> Passport:
-    """Load a model file and state what it is."""
+def measure(path: Path, name: str, before: Passport | None, about: dict[str, str]) -> Passport:
+    """Load a model file and state what it is; `before` is what the manifest says by now."""
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
+    known = dict(before.about) if before else {}
+    calibration = before.calibration if before and before.sha256 == sha256 else {}
     model = CpuModel(content, name=name, sha256=sha256)
     try:
-        return Passport(name, path.name, sha256, model.input, model.outputs, about)
+        return Passport(name, path.name, sha256, model.input, model.outputs, known | about, dict(calibration))
     finally:
         model.close()
 
@@ -45,6 +47,9 @@ def as_toml(passports: dict[str, Passport]) -> str:
         )
         words = (f"{key} = {json.dumps(text, ensure_ascii=False)}" for key, text in passport.about.items())
         parts.append("\n".join((f"[{name}.about]", *words)) + "\n")
+        if passport.calibration:
+            numbers = (f"{key} = {number!r}" for key, number in passport.calibration.items())
+            parts.append("\n".join((f"[{name}.calibration]", *numbers)) + "\n")
     return "\n".join(parts)
 
 
@@ -73,9 +78,8 @@ def main() -> int:
         parser.error(f"--about {unclear[0]!r}: expected KEY=TEXT")
     try:
         passports = read_manifest(folder) if (folder / MANIFEST).exists() else {}
-        about = dict(passports[name].about) if name in passports else {}
-        about |= dict(given.split("=", 1) for given in options.about)
-        passports[name] = measure(options.model, name, about)
+        about = dict(given.split("=", 1) for given in options.about)
+        passports[name] = measure(options.model, name, passports.get(name), about)
     except (EdgeError, OSError) as error:
         print(f"passport: {error}", file=sys.stderr)
         return 1

@@ -1,5 +1,6 @@
 """Running int8 models: one protocol, on the CPU or on an accelerator."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,6 +46,8 @@ class Model(Protocol):
     input: Tensor
     outputs: tuple[Tensor, ...]
     """Sorted by name."""
+    calibration: Mapping[str, float]
+    """The numbers of its passport that make its outputs honest, by name; may be empty."""
 
     def run(self, values: NDArray[np.int8]) -> tuple[NDArray[np.int8], ...]:
         """Give the outputs, in the order of `outputs`, for one input of `input.shape`.

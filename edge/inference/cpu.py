@@ -8,8 +8,8 @@ of int8.
 import contextlib
 import importlib
 import os
-from collections.abc import Iterator
-from types import ModuleType
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,14 @@ class CpuModel:
     """A `edge.inference.Model` that an interpreter on the CPU runs."""
 
     def __init__(
-        self, content: bytes, *, name: str, sha256: str, engine: str = "auto", threads: int = 1
+        self,
+        content: bytes,
+        *,
+        name: str,
+        sha256: str,
+        engine: str = "auto",
+        threads: int = 1,
+        calibration: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Load a model and check its tensors.
 
@@ -51,12 +58,14 @@ class CpuModel:
             sha256: of `content`.
             engine: "auto", "litert" or "tflite-runtime".
             threads: CPU threads for one inference.
+            calibration: of its passport.
 
         Raises:
             ModelError: not a model, not int8, a free dimension, more than one input, or the engine is absent.
         """
         self.name = name
         self.sha256 = sha256
+        self.calibration = calibration
         self.engine, module = _choose(engine)
         if content[4:8] != b"TFL3":  # the file identifier of the TensorFlow Lite schema
             raise ModelError(f"model {name}: not a TensorFlow Lite file")

@@ -33,6 +33,8 @@ class Passport:
     """Sorted by name."""
     about: Mapping[str, str]
     """In words: purpose, licence, trained_on, measured, limits, source."""
+    calibration: Mapping[str, float]
+    """Numbers that make the outputs honest, by name; fitted on people that training never saw."""
 
 
 def models_folder(folder: Path | None = None) -> Path:
@@ -75,8 +77,15 @@ def read_manifest(folder: Path) -> dict[str, Passport]:
 def _passport(name: str, entry: dict[str, Any]) -> Passport:
     outputs = sorted((_tensor(output) for output in entry["outputs"]), key=lambda tensor: tensor.name)
     about = {key: str(value) for key, value in entry.get("about", {}).items()}
+    calibration = {key: float(number) for key, number in entry.get("calibration", {}).items()}
     return Passport(
-        name, str(entry["file"]), str(entry["sha256"]), _tensor(entry["input"]), tuple(outputs), about
+        name,
+        str(entry["file"]),
+        str(entry["sha256"]),
+        _tensor(entry["input"]),
+        tuple(outputs),
+        about,
+        calibration,
     )
 
 
@@ -116,7 +125,9 @@ def load_model(name: str, *, folder: Path | None = None, engine: str = "auto", t
             f"model {name}: {path} is not the file of its passport: "
             f"SHA-256 expected {passport.sha256}, found {sha256}"
         )
-    model = CpuModel(content, name=name, sha256=sha256, engine=engine, threads=threads)
+    model = CpuModel(
+        content, name=name, sha256=sha256, engine=engine, threads=threads, calibration=passport.calibration
+    )
     declared = (passport.input, *passport.outputs)
     actual = (model.input, *model.outputs)
     if len(declared) != len(actual) or not all(map(_same, declared, actual)):

@@ -1,6 +1,7 @@
 """Turn simulated clips into windows with labels."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,69 +17,107 @@ Floats = NDArray[np.float32]
 _STEP_S = STEP_NS * 1e-9
 _SPREAD_S = 0.009
 """Width of the bumps that stand for onset, apex and offset."""
-_CONFUSER = {"blink": 0, "speech": 1, "head": 2, "macro": 3, "light": 4}
+_CONFUSER = {
+    "blink": "blink",
+    "speech": "speech",
+    "swallow": "speech",
+    "chewing": "speech",
+    "fidget": "speech",
+    "head": "head turn",
+    "vibration": "head turn",
+    "macro": "macro-expression",
+    "brow flash": "macro-expression",
+    "light": "light change",
+}
+"""Output of the net that each planted kind teaches."""
+_EXPRESSIONS = ("micro", "macro", "brow flash")
+"""Kinds whose action units are labelled; what else moves the face teaches the emotion head `other`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One clip on the net's grid. T steps of 5 ms."""
+    """One clip as it was measured. N frames."""
 
     subject: str
-    motion: Floats
-    """(T, channels of edge.evidence.INPUTS)"""
-    phase: Floats
-    """(T, 4) in the order of edge.evidence.PHASES."""
-    emotion: NDArray[np.int8]
-    """(T,) number in KINDS, -1 where none applies."""
-    units: Floats
-    """(T, 31)"""
-    confusers: Floats
-    """(T, 5)"""
-    peak: Floats
-    """(T,) peak_iod of the micro-expression there, 0 elsewhere."""
+    rate_hz: float
+    times_s: NDArray[np.float64]
+    """(N,)"""
+    motion: NDArray[np.float16]
+    """(N, channels of edge.evidence.INPUTS)"""
+    planted: tuple[dict[str, object], ...]
 
 
 def read(path: Path) -> Clip:
-    """Read a clip that tools.simulate.signals wrote."""
+    """Read a clip that tools.simulate.signals or tools.simulate.tabulated wrote."""
     with np.load(path) as stored:
-        times, values = stored["times_s"], stored["values"].astype(np.float32)
+        times, values = stored["times_s"].astype(np.float64), stored["values"].astype(np.float32)
         planted, subject = json.loads(str(stored["truth"])), str(stored["subject"])
         rate_hz = float(stored["rate_hz"])
     grid = np.arange(times[0], times[-1], _STEP_S)
-    right = np.clip(np.searchsorted(times, grid), 1, len(times) - 1)
-    share = ((grid - times[right - 1]) / (times[right] - times[right - 1])).astype(np.float32)[:, None]
-    motion = values[right - 1] + share * (values[right] - values[right - 1])
-    departure = Departure()
-    motion = np.concatenate([motion, [departure.add(step) for step in motion]], axis=1).astype(np.float32)
-    clip = Clip(
-        subject,
-        motion,
-        np.zeros((len(grid), 4), np.float32),
-        np.full(len(grid), -1, np.int8),
-        np.zeros((len(grid), len(UNITS)), np.float32),
-        np.zeros((len(grid), len(CONFUSERS)), np.float32),
-        np.zeros(len(grid), np.float32),
-    )
+    follow = Departure()
+    departure = np.array([follow.add(step) for step in _at(times, values, grid)])
+    motion = np.concatenate([values, _at(grid, departure, times)], axis=1).astype(np.float16)
+    return Clip(subject, rate_hz, times, motion, tuple(planted))
+
+
+def read_all(folders: Sequence[Path]) -> list[Clip]:
+    """Read every clip of some folders, in the order of their names.
+
+    Raises:
+        FileNotFoundError: a folder holds none.
+    """
+    clips = []
+    for folder in folders:
+        paths = sorted(folder.glob("clip_?????.npz"))
+        if not paths:
+            raise FileNotFoundError(f"{folder}: holds no clip_*.npz of tools.simulate")
+        clips += [read(path) for path in paths]
+    return clips
+
+
+def _at(times: NDArray[np.float64], values: NDArray[np.floating], wanted: NDArray[np.float64]) -> Floats:
+    """Interpolate (N, C) at other times; before the first and after the last frame they stay as they are."""
+    right = np.clip(np.searchsorted(times, wanted), 1, len(times) - 1)
+    share = (wanted - times[right - 1]) / (times[right] - times[right - 1])
+    share = np.clip(share, 0, 1).astype(np.float32)[:, None]
+    before = values[right - 1].astype(np.float32)
+    return np.asarray(before + share * (values[right].astype(np.float32) - before), np.float32)
+
+
+def _labels(
+    planted: Sequence[dict[str, object]], grid: NDArray[np.float64], shortest_s: float
+) -> dict[str, Floats]:
+    """Give what the net should say at each step of `grid` (s): the heads of edge.evidence, and the peak there."""
+    labels = {
+        "phase": np.zeros((len(grid), 4), np.float32),
+        "emotion": np.full(len(grid), -1, np.float32),
+        "units": np.zeros((len(grid), len(UNITS)), np.float32),
+        "confusers": np.zeros((len(grid), len(CONFUSERS)), np.float32),
+        "peak": np.zeros(len(grid), np.float32),
+    }
     for event in planted:
-        inside = (grid >= event["onset_s"]) & (grid <= event["offset_s"])
-        if event["kind"] in _CONFUSER:
-            clip.confusers[inside, _CONFUSER[event["kind"]]] = 1
-        if event["kind"] in ("micro", "macro"):
-            for au, side in event["action_units"]:
+        onset, apex, offset = (float(str(event[name])) for name in ("onset_s", "apex_s", "offset_s"))
+        if offset < grid[0] - 0.05 or onset > grid[-1] + 0.05:
+            continue
+        kind = str(event["kind"])
+        inside = (grid >= onset) & (grid <= offset)
+        if kind in _CONFUSER:
+            labels["confusers"][inside, CONFUSERS.index(_CONFUSER[kind])] = 1
+        if kind in _EXPRESSIONS:
+            for au, side in event["action_units"]:  # type: ignore[attr-defined]
                 for number, unit in enumerate(UNITS):
                     if unit[0] == au and (side == "both" or unit[1] in (side, "both")):
-                        clip.units[inside, number] = 1
-        length_ms = 1000 * (event["offset_s"] - event["onset_s"])
-        if event["kind"] == "micro" and length_ms >= shortest_event_ms(rate_hz):
-            for column, name in enumerate(("onset_s", "apex_s", "offset_s")):
-                bump = np.exp(-0.5 * ((grid - event[name]) / _SPREAD_S) ** 2)
-                clip.phase[:, column] = np.maximum(clip.phase[:, column], bump)
-            clip.phase[inside, 3] = 1
-            clip.emotion[inside] = KINDS.index(event["emotion"])
-            clip.peak[inside] = event["peak_iod"]
-        elif event["kind"] in ("blink", "speech", "gaze", "head", "light"):
-            clip.emotion[inside & (clip.emotion < 0)] = KINDS.index("other")
-    return clip
+                        labels["units"][inside, number] = 1
+        if kind == "micro" and offset - onset >= shortest_s:
+            for column, moment in enumerate((onset, apex, offset)):
+                bump = np.exp(-0.5 * ((grid - moment) / _SPREAD_S) ** 2)
+                labels["phase"][:, column] = np.maximum(labels["phase"][:, column], bump)
+            labels["phase"][inside, 3] = 1
+            labels["emotion"][inside] = KINDS.index(str(event["emotion"]))
+            labels["peak"][inside] = float(str(event["peak_iod"]))
+        elif kind not in _EXPRESSIONS:
+            labels["emotion"][inside & (labels["emotion"] < 0)] = KINDS.index("other")
+    return labels
 
 
 def _mirrored(names: list[str]) -> list[int]:
@@ -102,32 +141,45 @@ class Windows:
     """
 
     def __init__(self, clips: list[Clip], *, seed: int) -> None:
-        self._clips = [clip for clip in clips if len(clip.motion) > WINDOW]
+        length_s = WINDOW * _STEP_S
+        self._clips = [clip for clip in clips if clip.times_s[-1] - clip.times_s[0] > 1.3 * length_s]
         self._seed = seed
 
-    def draw(self, count: int, epoch: int, *, augment: bool = True) -> dict[str, NDArray[np.float32]]:
-        """Give `count` windows: motion (count, WINDOW, C) and the labels of Clip, stacked."""
+    def draw(self, count: int, epoch: int, *, augment: bool = True) -> dict[str, Floats]:
+        """Give `count` windows: motion (count, WINDOW, C) and the labels, stacked."""
         rng = np.random.default_rng([self._seed, epoch])
-        picked: dict[str, list[NDArray[np.float32]]] = {
-            name: [] for name in ("motion", "phase", "emotion", "units", "confusers", "peak")
-        }
-        lengths = np.array([len(clip.motion) for clip in self._clips], np.float64)
-        for number in rng.choice(len(self._clips), count, p=lengths / lengths.sum()):
-            clip = self._clips[number]
-            start = int(rng.integers(0, len(clip.motion) - WINDOW))
-            cut = slice(start, start + WINDOW)
-            window = {name: np.asarray(getattr(clip, name)[cut], np.float32) for name in picked}
-            if augment:
-                window = _augment(window, rng)
-            for name, values in window.items():
-                picked[name].append(values)
-        return {name: np.stack(values) for name, values in picked.items()}
+        lengths = np.array([clip.times_s[-1] - clip.times_s[0] for clip in self._clips])
+        windows = [
+            _window(self._clips[number], rng, augment)
+            for number in rng.choice(len(self._clips), count, p=lengths / lengths.sum())
+        ]
+        return {name: np.stack([window[name] for window in windows]) for name in windows[0]}
 
 
-def _augment(window: dict[str, Floats], rng: np.random.Generator) -> dict[str, Floats]:
-    """Mirror, add noise, weaken or strengthen the whole motion a little, start the face's history in the window."""
-    window = dict(window)
-    motion = window["motion"].copy()
+def _window(clip: Clip, rng: np.random.Generator, augment: bool) -> dict[str, Floats]:
+    """Cut one window, as another camera might have seen it: slower, with frames missing, time stretched."""
+    stretch = float(np.exp(rng.uniform(-0.18, 0.18))) if augment and rng.random() < 0.4 else 1.0
+    span_s = WINDOW * _STEP_S * stretch
+    start_s = rng.uniform(clip.times_s[0], clip.times_s[-1] - span_s)
+    first, last = np.searchsorted(clip.times_s, (start_s - 0.05, start_s + span_s + 0.05))
+    frames, rate_hz = np.arange(max(first, 0), last), clip.rate_hz
+    if augment and rate_hz >= 100 and rng.random() < 0.3:
+        slower_hz = rng.uniform(60, rate_hz)
+        ticks = np.floor((clip.times_s[frames] + rng.uniform(0, 0.1)) * slower_hz)
+        frames, rate_hz = frames[np.flatnonzero(np.diff(ticks, prepend=-1.0))], slower_hz
+    if augment and rng.random() < 0.15:
+        kept = rng.random(len(frames)) > 0.03
+        kept[[0, -1]] = True
+        frames = frames[kept]
+    grid = start_s + stretch * _STEP_S * np.arange(WINDOW)
+    window = _labels(clip.planted, grid, stretch * shortest_event_ms(rate_hz) / 1000)
+    window["motion"] = _at(clip.times_s[frames], clip.motion[frames], grid)
+    return _altered(window, rng) if augment else window
+
+
+def _altered(window: dict[str, Floats], rng: np.random.Generator) -> dict[str, Floats]:
+    """Mirror, add noise, weaken or strengthen the motion by region, start the face's history in the window."""
+    motion = window["motion"]
     if rng.random() < 0.5:
         motion[:, : len(CHANNELS)] = motion[:, MIRROR] * SIGN
         window["units"] = window["units"][:, MIRROR_UNITS]
@@ -142,8 +194,6 @@ def _augment(window: dict[str, Floats], rng: np.random.Generator) -> dict[str, F
         first = int(rng.integers(1, WINDOW // 2))
         motion[:first] = motion[first]
         for name in ("phase", "units", "confusers", "peak"):
-            window[name] = window[name].copy()
             window[name][:first] = 0
-        window["emotion"] = np.where(np.arange(WINDOW) < first, -1, window["emotion"]).astype(np.float32)
-    window["motion"] = motion
+        window["emotion"][:first] = -1
     return window

@@ -1,10 +1,10 @@
 """Train the spotter and write it as an int8 model.
 
-    python -m tools.spotter.train --signals DIR --validation DIR --out DIR [--epochs 40]
+    python -m tools.spotter.train --signals DIR [DIR ...] --validation DIR --out DIR [--epochs 40]
 
-The folders hold clips of tools.simulate.signals from different people. A checkpoint is written after each
-epoch and taken up again by the next call; seeds are fixed. Beside the model, `metrics.json` and `training.png`
-tell how it went and what quantisation cost.
+The folders hold clips of tools.simulate.signals and tools.simulate.tabulated; nobody of the validation folder is
+in the others. A checkpoint is written after each epoch and taken up again by the next call; seeds are fixed.
+Beside the model, `metrics.json` and `training.png` tell how it went and what quantisation cost.
 """
 
 import argparse
@@ -16,12 +16,17 @@ import numpy as np
 import tensorflow as tf
 from matplotlib import pyplot
 
-from edge.evidence import OUTPUTS, encode
+from edge.evidence import OUTPUTS, WINDOW, encode
 from edge.inference.cpu import CpuModel
-from tools.spotter.material import Windows, read
+from tools.spotter.material import Windows, read_all
 from tools.spotter.net import build, to_int8
 
 _BATCH = 64
+_JUDGED = slice(88, 120)
+"""Window positions whose loss counts in full: those that the device looks at, and a few around them."""
+_ELSEWHERE = 0.4
+_IMPORTANCE = np.full(WINDOW, _ELSEWHERE, np.float32)
+_IMPORTANCE[_JUDGED] = 1.0
 
 
 def main() -> None:
@@ -29,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--signals", type=Path, required=True)
+    parser.add_argument("--signals", type=Path, nargs="+", required=True)
     parser.add_argument("--validation", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=40)
@@ -37,8 +42,10 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     tf.keras.utils.set_random_seed(1)
-    training = Windows([read(path) for path in sorted(options.signals.glob("clip_?????.npz"))], seed=1)
-    held_out = Windows([read(path) for path in sorted(options.validation.glob("clip_?????.npz"))], seed=2)
+    clips, others = read_all(options.signals), read_all([options.validation])
+    if shared := {clip.subject for clip in clips} & {clip.subject for clip in others}:
+        parser.error(f"--validation {options.validation}: {sorted(shared)[:3]} are in --signals as well")
+    training, held_out = Windows(clips, seed=1), Windows(others, seed=2)
     check = _inputs_and_labels(held_out.draw(4000, 0, augment=False))
 
     model = build()
@@ -98,14 +105,15 @@ def _inputs_and_labels(windows: dict[str, np.ndarray]) -> tuple[np.ndarray, dict
 
 
 def _loss(outputs: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> tf.Tensor:
-    def binary(name: str, weight: tf.Tensor | float = 1.0) -> tf.Tensor:
+    def binary(name: str) -> tf.Tensor:
         entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels[name], outputs[name][:, 0])
-        return tf.reduce_mean(weight * entropy, axis=(0, 1))
+        step = _IMPORTANCE if entropy.shape[1] == WINDOW else _IMPORTANCE[::2]
+        return tf.reduce_mean(step[:, None] * entropy, axis=(0, 1))
 
     moments, inside = tf.split(binary("phase"), [3, 1])
     kinds = labels["emotion"]
     # Confusers teach "other", but the seven words are what the head is for.
-    weight = tf.where(kinds < 0, 0.0, tf.where(kinds == 7, 0.15, 1.0))
+    weight = tf.where(kinds < 0, 0.0, tf.where(kinds == 7, 0.15, 1.0)) * _IMPORTANCE[::2]
     emotion = tf.nn.sparse_softmax_cross_entropy_with_logits(
         tf.cast(tf.maximum(kinds, 0), tf.int32), outputs["emotion"][:, 0], name=None
     )
@@ -113,7 +121,7 @@ def _loss(outputs: dict[str, tf.Tensor], labels: dict[str, tf.Tensor]) -> tf.Ten
     return (
         2.0 * tf.reduce_sum(moments)
         + 2.0 * tf.reduce_sum(inside)
-        + 0.12 * emotion
+        + 0.15 * emotion
         + 0.5 * tf.reduce_mean(binary("units"))
         + 0.25 * tf.reduce_mean(binary("confusers"))
     )

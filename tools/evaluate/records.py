@@ -5,10 +5,10 @@ finished one can be scored again without running anything.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from edge.config import Config
 from edge.pipeline import Pipeline, load_models
@@ -117,6 +117,8 @@ class Recording:
     answers: tuple[Answer, ...]
     refused: tuple[Refused, ...] = ()
     not_assessable: tuple[Stretch, ...] = ()
+    spotter: str = "device"
+    """Whose answers these are."""
 
 
 def watch(
@@ -186,6 +188,24 @@ def merged(stretches: Iterable[NotAssessable]) -> tuple[Stretch, ...]:
     return tuple(joined)
 
 
+class Source(Protocol):
+    """A recording that can be run."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def subject(self) -> str: ...
+
+    @property
+    def rate_hz(self) -> float: ...
+
+    @property
+    def truth(self) -> tuple[Truth, ...]: ...
+
+    def frames(self) -> Iterator[Frame]: ...
+
+
 class Run:
     """A saved run that grows while recordings are made.
 
@@ -247,7 +267,7 @@ def load(path: Path) -> tuple[dict[str, Any], list[Recording]]:
         header = json.loads(lines[0])
         if header.pop("schema") != SCHEMA:
             raise KeyError("schema")
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}, line 1: is not the head of a saved run ({SCHEMA})") from error
     recordings = []
     for number, line in enumerate(lines[1:], 2):

@@ -10,17 +10,18 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 
 from edge.records import Frame
+from tools.simulate.film import Film
 from tools.simulate.people import People
 from tools.simulate.rig import Rig
-from tools.simulate.script import Mix, Planted, Script, Writer
-from tools.simulate.sensor import Conditions, Sensor
+from tools.simulate.script import Mix, Planted, Writer
+from tools.simulate.sensor import Conditions
 
 
 class RenderedClip:
@@ -41,38 +42,17 @@ class RenderedClip:
         seed: int,
         size: tuple[int, int] = (640, 480),
     ) -> None:
-        self._rig, self._conditions, self.size, self._seed = rig, conditions, size, seed
-        self.rate_hz = rate_hz
-        self._script: Script = Writer(rig, np.random.default_rng([seed, 1]), mix).write(seconds, rate_hz)
-        self.truth: list[Planted] = self._script.planted
+        self.size, self.rate_hz = size, rate_hz
+        script = Writer(rig, np.random.default_rng([seed, 1]), mix).write(seconds)
+        self.truth: list[Planted] = script.planted
+        self._film = partial(
+            Film, rig, script, conditions, rate_hz=rate_hz, size=size, rng=np.random.default_rng([seed, 2])
+        )
 
     def frames(self) -> Iterator[Frame]:
         """Yield the frames; the same seed gives the same ones."""
-        script, scale = self._script, self._conditions.iod_px / self._rig.iod_px
-        points = scale * self._rig.landmarks(script.weights[0], script.poses[0])
-        width, height = self.size
-        corner = points.mean(axis=0) - np.array([width / 2, height / 2])
-        camera = np.array([[scale, 0, -corner[0]], [0, scale, -corner[1]]], np.float32)
-        background = cv2.warpAffine(
-            self._rig.photo, camera, self.size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-        side = int(3.3 * self._conditions.iod_px)
-        left, top = max(0, (width - side) // 2), max(0, (height - side) // 2)
-        box = np.s_[top : min(height, top + side), left : min(width, left + side)]
-        inner = camera.copy()
-        inner[:, 2] -= (left, top)
-        sensor = Sensor(self._conditions, np.random.default_rng([self._seed, 2]))
-        for number, time_s in enumerate(script.times_s):
-            clean = background.copy()
-            clean[box] = self._rig.render(
-                script.weights[number],
-                script.poses[number],
-                tuple(script.gaze_iod[number]),
-                inner,
-                (clean[box].shape[1], clean[box].shape[0]),
-            )
-            luma = sensor.expose(clean, float(script.light[number]), float(time_s))
-            yield Frame(luma, round(number * 1e9 / self.rate_hz), number)
+        for shot in self._film().shots():
+            yield Frame(shot.luma, round(shot.number * 1e9 / self.rate_hz), shot.number)
 
 
 def main() -> None:

@@ -22,6 +22,11 @@ _CELLS = 104
 _GRID_IOD = 3.4
 """Side of the square that the grid covers, IOD; the head with hair."""
 
+_STRIDE_IOD = 0.03
+_ROUNDS = 6
+_SETTLED_IOD = 0.001
+"""A tenth of a pixel on a face of 100 px IOD; what is left after the last round is less than a tenth of it."""
+
 _EYES = {
     side: tuple(
         LANDMARKS.index(f"{side}_eye_{name}")
@@ -43,6 +48,12 @@ class Pose:
     roll: float = 0.0
     shift_iod: tuple[float, float] = (0.0, 0.0)
     scale: float = 1.0
+
+    @classmethod
+    def of(cls, row: NDArray[np.floating]) -> "Pose":
+        """Read (yaw, pitch, roll, shift x, shift y, log scale)."""
+        yaw, pitch, roll, x, y, log_scale = (float(value) for value in row)
+        return cls(yaw, pitch, roll, (x, y), float(np.exp(log_scale)))
 
 
 class Rig:
@@ -132,9 +143,12 @@ class Rig:
         )
         self._hold = np.clip((1.12 - distance) / 0.3, 0, 1).astype(np.float32)[:, :, None]
         """1 on the head, 0 where the background stays."""
+        self._hold = np.repeat(self._hold, 2, axis=2)  # numpy is slow where it must repeat along a short axis
         self._rest = np.dstack([x, y, self._depth]).astype(np.float32)
+        self._rest_xy = np.ascontiguousarray(self._rest[:, :, :2])
         self._skin = inside
-        self._cells = np.dstack(np.meshgrid(np.arange(_CELLS), np.arange(_CELLS))).astype(np.float32)
+        rows, columns = (np.flatnonzero(self._moves.any(axis=(0, 3)).any(axis=axis)) for axis in (1, 0))
+        self._skin_box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         self._camera: _Camera | None = None
 
     def _close_over_eyes(self, points_px: Floats) -> None:
@@ -169,8 +183,10 @@ class Rig:
         columns = slice(max(int(low[0]), 0), max(int(high[0]) + 1, 1))
         if gap < 0.06 * self.iod_px:  # closed lips: behind them it is dark
             inner[rows, columns] = (0.35 * self.photo[rows, columns].mean()).astype(np.uint8)
-        self._opening = cv2.resize(mask, self.photo.shape[::-1], interpolation=cv2.INTER_AREA)
-        self._inner = inner
+        opening = cv2.resize(mask, self.photo.shape[::-1], interpolation=cv2.INTER_AREA)
+        self._layers = [_Layers(0, self.photo, inner, opening)]
+        while self.iod_px / 2 ** len(self._layers) > 35:
+            self._layers.append(self._layers[-1].halved())
         self.eye_open_iod = float(
             np.mean([np.ptp(points_px[list(corners)][[1, 2, 4, 5], 1]) for corners in _EYES.values()])
             / self.iod_px
@@ -181,25 +197,32 @@ class Rig:
         moved = np.tensordot(weights, self._moves[:, :, :, :2], 1)
         return float(np.percentile(np.linalg.norm(moved[self._skin], axis=1), 99.5) / self.iod_px)
 
-    def _place(self, points: Floats, pose: Pose) -> Floats:
-        """Turn, scale and shift (..., 3) px about the head's middle; weak perspective at 7 IOD distance."""
+    def _projection(self, pose: Pose) -> NDArray[np.float64]:
+        """Give the (3, 4) matrix that takes a point, px, to where it is seen, in homogeneous coordinates.
+
+        The head is turned about its middle, scaled, shifted and seen in weak perspective from 7 IOD: a point
+        that has not moved towards the camera has the third coordinate 1.
+        """
         cy, sy, cp, sp, cr, sr = (f(a) for a in (pose.yaw, pose.pitch, pose.roll) for f in (np.cos, np.sin))
         turn = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]]) @ np.array(
             [[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]]
         )
-        turn = turn @ np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
-        from_centre = points.reshape(-1, 3) - self._centre
-        turned = from_centre @ np.asarray(pose.scale * turn.T, np.float32)
-        nearer = 1 / (1 - (turned[:, 2] - from_centre[:, 2]) * np.float32(1 / (7.0 * self.iod_px)))
-        shift = np.array([*pose.shift_iod, 0.0], np.float32) * np.float32(self.iod_px)
-        turned *= nearer[:, None]
-        return np.asarray((turned + (self._centre + shift)).reshape(points.shape), np.float32)
+        turn = pose.scale * turn @ np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+        turn[2] = (np.array([0.0, 0.0, 1.0]) - turn[2]) / (7.0 * self.iod_px)
+        shift = -turn @ self._centre
+        shift[2] += 1.0
+        matrix = np.column_stack([turn, shift])
+        target = self._centre[:2] + np.array(pose.shift_iod) * self.iod_px
+        matrix[:2] += target[:, None] * matrix[2]
+        return matrix
 
     def landmarks(self, weights: Floats, pose: Pose) -> Floats:
         """Give the true landmarks (56, 2) px, photo frame, for shape weights (55,) and a pose."""
         active = np.flatnonzero(weights)
         moved = self._landmarks + np.tensordot(weights[active], self._moves_landmarks[active], 1)
-        return self._place(moved.astype(np.float32), pose)[:, :2]
+        matrix = self._projection(pose)
+        seen = moved @ matrix[:, :3].T + matrix[:, 3]
+        return np.asarray(seen[:, :2] / seen[:, 2:], np.float32)
 
     def render(
         self,
@@ -208,6 +231,7 @@ class Rig:
         gaze_iod: tuple[float, float],
         sensor_from_photo: Floats,
         size: tuple[int, int],
+        landmarks_px: Floats | None = None,
     ) -> NDArray[np.uint8]:
         """Render one frame without noise.
 
@@ -216,81 +240,212 @@ class Rig:
             gaze_iod: shift of the eyeballs' texture, IOD.
             sensor_from_photo: (2, 3) affine, photo px to sensor px.
             size: (width, height) of the sensor.
+            landmarks_px: (56, 2) of this state on the sensor, where the caller has them.
 
         Returns:
             (height, width) uint8.
         """
         if self._camera is None or not self._camera.fits(sensor_from_photo, size):
-            self._camera = _Camera.make(sensor_from_photo, size, self._corner, self._step)
+            self._camera = self._camera_of(sensor_from_photo, size)
         camera = self._camera
-        active = np.flatnonzero(weights)
-        head = self._backward(self._rest, pose)
-        moved = self._rest
-        if len(active):
-            moved = moved + np.tensordot(weights[active], self._moves[active], 1)
-        x, y = camera.look_up(self._backward(moved, pose) if len(active) else head)
-        result = np.asarray(cv2.remap(self.photo, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
-        opening = cv2.remap(self._opening, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        rows, columns = np.flatnonzero(opening.any(axis=1)), np.flatnonzero(opening.any(axis=0))
-        if len(rows) and len(columns):
-            box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            x, y = camera.look_up(head - np.array(gaze_iod, np.float32) * self.iod_px, box)
-            inside = cv2.remap(self._inner, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            share = opening[box].astype(np.float32) / 255
-            result[box] = np.rint(result[box] + share * (inside.astype(np.float32) - result[box])).astype(
-                np.uint8
-            )
+        layers = self._layers[camera.level]
+        forward, head = self._head(pose, camera)
+        skin = camera.look_up(self._moved_skin(weights, pose, forward, head, camera))
+        result = layers.look_up(layers.skin, skin)
+        points = landmarks_px
+        if points is None:
+            points = self.landmarks(weights, pose) @ sensor_from_photo[:, :2].T + sensor_from_photo[:, 2]
+        margin = 2 + 0.06 * self.iod_px * float(np.hypot(*sensor_from_photo[:, 0]))
+        gaze = np.array(gaze_iod, np.float32) * np.float32(self.iod_px * 0.5**camera.level)
+        for corners in (*_EYES.values(), _MOUTH):
+            low = np.maximum(np.floor(points[list(corners)].min(axis=0) - margin), 0).astype(int)
+            high = np.minimum(np.ceil(points[list(corners)].max(axis=0) + margin), size).astype(int)
+            if (low >= high).any():
+                continue
+            box = np.s_[low[1] : high[1], low[0] : high[0]]
+            opening = layers.look_up(layers.opening, skin[box])
+            where = camera.look_up_box(head, box)
+            if corners is not _MOUTH:
+                where -= gaze
+            inside = layers.look_up(layers.inner, where)
+            seen = result[box]
+            change = np.subtract(inside, seen, dtype=np.int16) * opening.astype(np.int16)
+            seen += ((change + 127) // 255).astype(np.uint8)  # modulo 256: a fall wraps to where it should be
         return result
 
-    def _backward(self, moved: Floats, pose: Pose) -> Floats:
-        """Give where each grid point's content comes from, as a shift (cells, cells, 2) px of the photo."""
-        forward = ((self._place(moved, pose) - self._rest)[:, :, :2] * self._hold).astype(np.float32)
-        shift = -forward
-        for _ in range(4):  # fixed point of shift(x) = -forward(x + shift(x))
-            where = self._cells + shift / self._step
-            shift = -cv2.remap(forward, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    def backdrop(self, sensor_from_photo: Floats, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Give the photo as the camera sees it, unmoved: what surrounds the head."""
+        camera = self._camera_of(sensor_from_photo, size)
+        layer = self._layers[camera.level].skin
+        return np.asarray(
+            cv2.remap(layer, camera.at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[
+                : size[1], : size[0]
+            ]
+        )
+
+    def _camera_of(self, sensor_from_photo: Floats, size: tuple[int, int]) -> "_Camera":
+        return _Camera.make(
+            sensor_from_photo, size, self._corner, self._step, self.iod_px, len(self._layers) - 1
+        )
+
+    def _head(self, pose: Pose, camera: "_Camera") -> tuple[Floats, Floats]:
+        """Give where the neutral grid's points go, and where what the camera sees comes from.
+
+        Returns:
+            Two shifts in px of the photo: (cells, cells, 2) of the grid, and one of each of the camera's points.
+        """
+        forward = _project(self._rest, self._projection(pose))
+        forward -= self._rest_xy
+        forward *= self._hold
+        guess = cv2.remap(forward, camera.cells, None, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
+        return forward, self._inverse(forward, -guess, camera)
+
+    def _moved_skin(
+        self, weights: Floats, pose: Pose, forward: Floats, head: Floats, camera: "_Camera"
+    ) -> Floats:
+        """Give where the skin at each of the camera's points comes from, px: expression and pose together."""
+        active = np.flatnonzero(weights)
+        if not len(active):
+            return head
+        box = self._skin_box
+        moves = self._moves[:, box[0], box[1]]
+        moved = self._rest[box].copy()
+        for number in active:
+            cv2.scaleAdd(moves[number], float(weights[number]), moved, moved)
+        seen = _project(moved, self._projection(pose))
+        seen -= self._rest_xy[box]
+        seen *= self._hold[box]
+        forward = forward.copy()
+        forward[box] = seen
+        return self._inverse(forward, head, camera)
+
+    def _inverse(self, forward: Floats, guess: Floats, camera: "_Camera") -> Floats:
+        """Give the shift at the camera's points that undoes `forward`: shift(x) = -forward(x + shift(x)).
+
+        Rounds go on until no point moves by more than _SETTLED_IOD any longer, which leaves less than a tenth
+        of that, since each round shrinks the change by the field's slope (0.3 at most).
+        """
+        shift = guess
+        for _ in range(_ROUNDS):
+            where = cv2.scaleAdd(shift, 1 / self._step, camera.cells)
+            before, shift = (
+                shift,
+                cv2.remap(forward, where, None, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE),
+            )
+            shift *= -1.0
+            if cv2.norm(before, shift, cv2.NORM_INF) < _SETTLED_IOD * self.iod_px:
+                break
         return np.asarray(shift, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
+class _Layers:
+    """The photo's skin, what lies behind its openings, and where they are, at one resolution."""
+
+    level: int
+    """Halvings against the photo."""
+    skin: NDArray[np.uint8]
+    inner: NDArray[np.uint8]
+    opening: NDArray[np.uint8]
+
+    def look_up(self, layer: NDArray[np.uint8], where: Floats) -> NDArray[np.uint8]:
+        return np.asarray(
+            cv2.remap(layer, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8
+        )
+
+    def halved(self) -> "_Layers":
+        return _Layers(
+            self.level + 1, *(cv2.pyrDown(layer) for layer in (self.skin, self.inner, self.opening))
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class _Camera:
-    """Sensor pixels as photo coordinates, computed once per camera."""
+    """Sensor pixels as photo coordinates, computed once per camera.
+
+    Movements are worked out at every `stride`-th pixel and interpolated between.
+    """
 
     matrix: Floats
     size: tuple[int, int]
-    x: Floats
-    y: Floats
-    grid_from_sensor: NDArray[np.float64]
+    level: int
+    """How often the photo is halved, so that bilinear look-up does not skip pixels."""
+    stride: int
+    at: Floats
+    """(height, width, 2) px of the halved photo for every sensor pixel; padded to whole strides."""
+    cells: Floats
+    """(height / stride, width / stride, 2): the middle of each block of pixels as a place in the grid."""
 
     @classmethod
-    def make(cls, sensor_from_photo: Floats, size: tuple[int, int], corner: Floats, step: float) -> "_Camera":
+    def make(
+        cls,
+        sensor_from_photo: Floats,
+        size: tuple[int, int],
+        corner: Floats,
+        step: float,
+        iod_px: float,
+        levels: int,
+    ) -> "_Camera":
         inverse = cv2.invertAffineTransform(sensor_from_photo.astype(np.float64))
-        row, column = np.mgrid[0 : size[1], 0 : size[0]].astype(np.float64)
-        x = inverse[0, 0] * column + inverse[0, 1] * row + inverse[0, 2]
-        y = inverse[1, 0] * column + inverse[1, 1] * row + inverse[1, 2]
-        grid = inverse / step
-        grid[:, 2] -= corner / step
-        return cls(sensor_from_photo.copy(), size, x.astype(np.float32), y.astype(np.float32), grid)
+        photo_px = float(np.hypot(*inverse[:, 0]))
+        level = min(max(0, int(np.log2(photo_px) + 0.4)), levels)
+        stride = max(1, int(_STRIDE_IOD * iod_px / photo_px))
+        blocks = [-(-side // stride) for side in size]
+        middle = (stride - 1) / 2
+        cells = _affine(inverse, *(stride * np.arange(count) + middle for count in blocks))
+        at = _affine(inverse, *(np.arange(stride * count) for count in blocks))
+        return cls(
+            sensor_from_photo.copy(),
+            size,
+            level,
+            stride,
+            at * np.float32(0.5**level),
+            (cells - corner.astype(np.float32)) / np.float32(step),
+        )
 
     def fits(self, sensor_from_photo: Floats, size: tuple[int, int]) -> bool:
         return size == self.size and bool(np.array_equal(sensor_from_photo, self.matrix))
 
-    def look_up(self, shift: Floats, box: tuple[slice, slice] | None = None) -> tuple[Floats, Floats]:
-        """Give the photo x and y for every sensor pixel (of `box`) from the grid's shifts."""
-        matrix, size = self.grid_from_sensor, self.size
-        rows, columns = box or (slice(0, size[1]), slice(0, size[0]))
-        if box:
-            matrix = matrix.copy()
-            matrix[:, 2] += matrix[:, :2] @ np.array([columns.start, rows.start])
-            size = (columns.stop - columns.start, rows.stop - rows.start)
-        fine = cv2.warpAffine(
+    def look_up(self, shift: Floats) -> Floats:
+        """Give where to look in the halved photo for every sensor pixel, from the shifts (px) at `cells`."""
+        height, width = self.at.shape[:2]
+        where = cv2.resize(
+            shift * np.float32(0.5**self.level), (width, height), interpolation=cv2.INTER_LINEAR
+        )
+        where += self.at
+        return np.asarray(where[: self.size[1], : self.size[0]], np.float32)
+
+    def look_up_box(self, shift: Floats, box: tuple[slice, slice]) -> Floats:
+        """Give the same for the pixels of `box` alone."""
+        rows, columns = box
+        middle = (self.stride - 1) / 2
+        matrix = (
+            np.array([[1, 0, columns.start - middle], [0, 1, rows.start - middle]], np.float64) / self.stride
+        )
+        where = cv2.warpAffine(
             shift,
             matrix,
-            size,
+            (columns.stop - columns.start, rows.stop - rows.start),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        return self.x[rows, columns] + fine[:, :, 0], self.y[rows, columns] + fine[:, :, 1]
+        return np.asarray(where * np.float32(0.5**self.level) + self.at[box], np.float32)
+
+
+def _affine(matrix: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> Floats:
+    """Give the images (len(y), len(x), 2) of all points of a lattice."""
+    out = np.empty((len(y), len(x), 2), np.float32)
+    for axis in range(2):
+        out[:, :, axis] = matrix[axis, 0] * x + (matrix[axis, 1] * y + matrix[axis, 2])[:, None]
+    return out
+
+
+def _project(points: Floats, matrix: NDArray[np.float64]) -> Floats:
+    """Give (rows, columns, 2) for points (rows, columns, 3) and a matrix to homogeneous coordinates."""
+    seen = cv2.transform(points, matrix)
+    return np.asarray(cv2.convertPointsFromHomogeneous(seen.reshape(-1, 1, 3)), np.float32).reshape(
+        *points.shape[:2], 2
+    )
 
 
 def _smooth_outline(corners: Floats) -> Floats:

@@ -10,6 +10,11 @@ from edge.records import CROP_EYES_PX, CROP_IOD_PX, CROP_SIZE, LANDMARKS, Tracke
 
 Floats = NDArray[np.float32]
 
+_LEVELS = np.arange(256, dtype=np.float32)
+_NOISES = (1.0, 2.0, 3.0, 4.5, 7.0, 9.5, 12.0)
+_NIGHT = 7.0
+"""Noise from which on the room is dark: little contrast is left."""
+
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
@@ -17,60 +22,106 @@ class Conditions:
 
     iod_px: float
     """Size of the face on the sensor."""
-    noise: float
+    noise: float = 0.0
     """Standard deviation at mid grey, grey levels; half of its variance is shot noise."""
-    brightness: float
-    contrast: float
-    flicker: float
-    """Amplitude of the mains beat, relative."""
-    flicker_hz: float
-    jpeg: int
-    """Quality of the compression, 0 for none."""
+    grain_px: float = 0.0
+    """Width to which the camera's own filter has spread the noise, 0 where every pixel has its own."""
+    brightness: float = 0.0
+    contrast: float = 1.0
+    mains_hz: float = 0.0
+    """Frequency at which the lamps flicker, twice the mains'; 0 for daylight."""
+    mains_depth: float = 0.0
+    """Amplitude of the lamps' light, relative."""
+    line_us: float = 0.0
+    """Time from row to row of a rolling shutter; 0 for a global one."""
+    exposure_share: float = 0.4
+    """Exposure as a share of the frame period."""
+    crf: int = 0
+    """Constant rate factor of the H.264 encoder; 0 for no compression."""
+    preset: str = "veryfast"
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Conditions":
         """Draw what an indoor installation may look like."""
+        noise = float(rng.choice(_NOISES, p=[0.18, 0.27, 0.22, 0.15, 0.10, 0.05, 0.03]))
+        lit = rng.random() < 0.5
         return cls(
-            iod_px=float(np.exp(rng.uniform(np.log(55), np.log(160)))),
-            noise=float(rng.choice([1.0, 2.0, 3.0, 4.5, 7.0], p=[0.2, 0.3, 0.25, 0.17, 0.08])),
+            iod_px=float(np.exp(rng.uniform(np.log(40), np.log(200)))),
+            noise=noise,
+            grain_px=float(rng.choice([0.0, rng.uniform(0.4, 0.9)], p=[0.7, 0.3])),
             brightness=float(rng.uniform(-25, 15)),
-            contrast=float(rng.uniform(0.55, 1.1)),
-            flicker=float(rng.choice([0.0, rng.uniform(0.002, 0.03)])),
-            flicker_hz=float(rng.uniform(0.5, 60)),
-            jpeg=int(rng.choice([0, 0, 0, rng.integers(60, 95)])),
+            contrast=float(rng.uniform(0.3, 0.7) if noise >= _NIGHT else rng.uniform(0.55, 1.1)),
+            mains_hz=float(rng.choice([100.0, 120.0]) * (1 + rng.normal(0, 3e-4))) * lit,
+            mains_depth=float(np.exp(rng.uniform(np.log(0.005), np.log(0.25)))) * lit,
+            line_us=float(rng.choice([0.0, rng.uniform(4, 20)])),
+            exposure_share=float(rng.uniform(0.2, 1.0)),
+            crf=int(rng.integers(18, 31)) if rng.random() < 0.3 else 0,
+            preset=str(rng.choice(["ultrafast", "veryfast"])),
         )
 
 
 class Sensor:
-    """Turns clean frames into what the sensor would have given. Deterministic by `rng`."""
+    """Turns clean frames into what the sensor would have given. Deterministic by `rng`.
 
-    _TILE = 700
+    Args:
+        rate_hz: frames a second; with the exposure's share it sets how much of a flicker is averaged out.
+    """
 
-    def __init__(self, conditions: Conditions, rng: np.random.Generator) -> None:
+    _SPARE = 64
+    """The noise is one larger picture from which every frame takes another part."""
+
+    def __init__(self, conditions: Conditions, rng: np.random.Generator, rate_hz: float = 200.0) -> None:
         self._conditions, self._rng = conditions, rng
-        self._noise = rng.standard_normal((self._TILE, self._TILE)).astype(np.float32) * conditions.noise
+        self._exposure_s = conditions.exposure_share / rate_hz
+        self._noise = np.zeros((0, 0), np.float32)
+        self._phase = float(rng.uniform(0, 2 * np.pi))
 
-    def expose(self, clean: NDArray[np.uint8], light: float, time_s: float) -> NDArray[np.uint8]:
-        """Give the noisy frame (rows, columns) uint8 for a clean one under `light` times the usual light."""
+    def expose(
+        self, clean: NDArray[np.uint8], light: float, time_s: float, gain: float = 1.0
+    ) -> NDArray[np.uint8]:
+        """Give the noisy frame (rows, columns) uint8.
+
+        Args:
+            light: factor on the usual light.
+            time_s: start of the first row's exposure.
+            gain: factor on the usual noise.
+        """
         c = self._conditions
-        flicker = 1 + c.flicker * np.sin(2 * np.pi * c.flicker_hz * time_s)
-        luma = clean.astype(np.float32) * np.float32(c.contrast * light * flicker) + np.float32(c.brightness)
-        height, width = clean.shape
-        top = int(self._rng.integers(0, max(self._TILE - height, 1)))
-        left = int(self._rng.integers(0, max(self._TILE - width, 1)))
-        tile = (
-            self._noise[:height, :width]
-            if height > self._TILE or width > self._TILE
-            else self._noise[top : top + height, left : left + width]
-        )
-        if tile.shape != clean.shape:
-            tile = cv2.resize(tile, (width, height), interpolation=cv2.INTER_NEAREST)
-        strength = np.sqrt(np.maximum(luma, 0) * np.float32(0.5 / 128) + np.float32(0.5))
-        noisy = np.clip(np.rint(luma + tile * strength), 0, 255).astype(np.uint8)
-        if c.jpeg:
-            _, coded = cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, c.jpeg])
-            noisy = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
-        return noisy
+        lamps = self._lamps(time_s, clean.shape[0])
+        level = _LEVELS * np.float32(c.contrast * light * (1.0 if lamps.size > 1 else lamps[0, 0]))
+        luma = level + np.float32(c.brightness)
+        if lamps.size > 1:
+            mean = cv2.LUT(clean, level)
+            mean *= lamps
+            mean += np.float32(c.brightness)
+        else:
+            mean = cv2.LUT(clean, luma)
+        if c.noise == 0:
+            return np.asarray(cv2.add(mean, 0.0, dtype=cv2.CV_8U), np.uint8)
+        spread = np.sqrt(np.maximum(luma, 0) * np.float32(0.5 / 128) + np.float32(0.5)) * np.float32(gain)
+        noise = cv2.multiply(self._grain(clean.shape), cv2.LUT(clean, spread))
+        return np.asarray(cv2.add(mean, noise, dtype=cv2.CV_8U), np.uint8)  # rounds and saturates
+
+    def _lamps(self, time_s: float, rows: int) -> Floats:
+        """Give the lamps' light, integrated over each row's exposure: (rows, 1), or (1, 1) for a global shutter."""
+        c = self._conditions
+        if not c.mains_depth:
+            return np.ones((1, 1), np.float32)
+        start_s = time_s + c.line_us * 1e-6 * np.arange(rows if c.line_us else 1)
+        middle = 2 * np.pi * c.mains_hz * (start_s + self._exposure_s / 2) + self._phase
+        depth = c.mains_depth * np.sinc(c.mains_hz * self._exposure_s)
+        return np.asarray(1 + depth * np.sin(middle), np.float32)[:, None]
+
+    def _grain(self, shape: tuple[int, ...]) -> Floats:
+        height, width = shape
+        if self._noise.shape != (height + self._SPARE, width + self._SPARE):
+            c = self._conditions
+            noise = self._rng.standard_normal((height + self._SPARE, width + self._SPARE), np.float32)
+            if c.grain_px:
+                noise = cv2.GaussianBlur(noise, (0, 0), c.grain_px)
+            self._noise = np.asarray(noise * np.float32(c.noise / noise.std()), np.float32)
+        top, left = (int(value) for value in self._rng.integers(0, self._SPARE, 2))
+        return self._noise[top : top + height, left : left + width]
 
 
 _STEADY = [

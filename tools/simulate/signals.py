@@ -12,15 +12,21 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.motion import RegionalMotion
+from tools.simulate.film import Film
 from tools.simulate.people import People
 from tools.simulate.rig import Rig
 from tools.simulate.script import Mix, Script, Writer
-from tools.simulate.sensor import Alignment, Conditions, Sensor
+from tools.simulate.sensor import Alignment, Conditions
 
-_RATES_HZ = (200, 200, 200, 200, 120, 90, 150, 250, 60, 30, 30)
+_RATES_HZ = (200, 120, 90, 150, 250, 300, 60, 30, 25)
+_SHARES = (0.40, 0.13, 0.11, 0.09, 0.07, 0.05, 0.07, 0.05, 0.03)
+_VIEW_IOD = 2.3
+"""Side of the square that is rendered: what the aligned crop shows, and room for the head to move."""
 
 
 def main() -> None:
@@ -37,6 +43,7 @@ def main() -> None:
     parser.add_argument("--part", default="0/1")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    cv2.setNumThreads(1)  # the work is shared by --part; a frame is too small to be
     people = People.read(options.photos, options.labels, options.model, options.split)
     options.out.mkdir(parents=True, exist_ok=True)
     part, parts = map(int, options.part.split("/"))
@@ -47,9 +54,11 @@ def main() -> None:
         rng = np.random.default_rng([number, len(options.split)])
         photo = int(rng.integers(len(people.photos)))
         rig = people.rig(photo)
-        rate = float(rng.choice(_RATES_HZ))
-        script = Writer(rig, rng, Mix()).write(options.seconds, rate)
-        times, values = measure(rig, script, Conditions.draw(rng), rng)
+        rate = float(rng.choice(_RATES_HZ, p=_SHARES))
+        script = Writer(rig, np.random.default_rng([number, 1]), Mix()).write(options.seconds)
+        conditions = Conditions.draw(rng)
+        lost = draw_losses(rng, int(options.seconds * rate))
+        times, values = measure(rig, script, conditions, rate, lost, rng)
         truth = json.dumps([asdict(planted) for planted in script.planted])
         partial = path.with_suffix(".part.npz")
         np.savez(
@@ -59,36 +68,43 @@ def main() -> None:
             rate_hz=rate,
             truth=truth,
             subject=people.photos[photo].subject,
+            conditions=json.dumps(asdict(conditions) | {"lost": int(lost.sum())}),
         )
         partial.rename(path)
 
 
+def draw_losses(rng: np.random.Generator, frames: int) -> NDArray[np.bool_]:
+    """Give which frames are lost: in most clips none, in others single ones, or a few bursts of 3-10."""
+    lost = rng.random(frames) < rng.choice([0.0, 0.004, 0.02], p=[0.65, 0.25, 0.10])
+    if rng.random() < 0.15:
+        for start in rng.integers(0, frames, rng.integers(1, 4)):
+            lost[start : start + rng.integers(3, 11)] = True
+    return lost
+
+
 def measure(
-    rig: Rig, script: Script, conditions: Conditions, rng: np.random.Generator
+    rig: Rig,
+    script: Script,
+    conditions: Conditions,
+    rate_hz: float,
+    lost: NDArray[np.bool_],
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Render, expose, align and measure a script.
 
     Returns:
         The frames' times (frames - 1,) s and the motion channels (frames - 1, C) of edge.motion.
     """
-    scale = conditions.iod_px / rig.iod_px
-    points = rig.landmarks(script.weights[0], script.poses[0])
-    side = int(2.3 * conditions.iod_px)
-    corner = scale * points.mean(axis=0) - side / 2
-    camera = np.array([[scale, 0, -corner[0]], [0, scale, -corner[1]]], np.float32)
-    sensor, alignment, motion = Sensor(conditions, rng), Alignment(rng), RegionalMotion()
-    drops = rng.random(len(script.times_s)) < rng.choice([0.0, 0.0, 0.004])
+    side = int(_VIEW_IOD * conditions.iod_px) // 2 * 2
+    film = Film(rig, script, conditions, rate_hz=rate_hz, size=(side, side), rng=rng)
+    alignment, motion = Alignment(rng), RegionalMotion()
     times, values = [], []
-    for number, time_s in enumerate(script.times_s):
-        if drops[number]:
-            continue
-        weights, pose = script.weights[number], script.poses[number]
-        clean = rig.render(weights, pose, tuple(script.gaze_iod[number]), camera, (side, side))
-        frame = sensor.expose(clean, float(script.light[number]), float(time_s))
-        landmarks = rig.landmarks(weights, pose) @ camera[:, :2].T + camera[:, 2]
-        measured = motion.measure(alignment.align(frame, landmarks, float(time_s)), int(time_s * 1e9))
+    for shot in film.shots(lost):
+        measured = motion.measure(
+            alignment.align(shot.luma, shot.landmarks, shot.time_s), int(shot.time_s * 1e9)
+        )
         if measured is not None:
-            times.append(float(time_s))
+            times.append(shot.time_s)
             values.append(measured.values)
     return np.array(times), np.array(values)
 

@@ -67,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("video", type=Path, metavar="VIDEO", help="any file that FFmpeg reads")
     replay.add_argument("--out", metavar="FILE", help="write events as JSON lines; - is standard output")
     replay.add_argument(
+        "--journal", type=Path, metavar="FILE",
+        help="write events, refusals with their reasons and time that could not be assessed, as JSON lines in order "
+        "of time",
+    )  # fmt: skip
+    replay.add_argument(
         "--publish", action="store_true", help="publish events over MQTT, as <device.id>-replay"
     )
     replay.add_argument(

@@ -23,6 +23,7 @@ from edge.feed import FrameQueue, Reader
 from edge.frames import FrameSource
 from edge.health import Health, Report
 from edge.out import EventSink
+from edge.out.journal import Journal
 from edge.out.leds import Leds
 from edge.out.mqtt import MqttSink
 from edge.out.systemd import Notifier, Watchdog
@@ -58,6 +59,7 @@ class App:
         is_live: bool,
         is_replay: bool = False,
         sinks: Sequence[EventSink] = (),
+        journal: Journal | None = None,
         pin_factory: Any = None,
     ) -> None:
         """Build every part and start.
@@ -70,6 +72,7 @@ class App:
                 ends the run.
             is_replay: events are marked as replayed, and one that cannot be written ends the run.
             sinks: further sinks, which the caller closes after this.
+            journal: takes events, refusals and time that cannot be assessed; the caller concludes it after this.
             pin_factory: gpiozero's way to the pins; None: what this machine has.
         """
         self.boot_id = uuid.uuid4().hex
@@ -79,6 +82,7 @@ class App:
         """Media time of the last frame that was handled, s."""
         self.sees_face = False
         self._config, self._is_live, self._is_replay = config, is_live, is_replay
+        self._journal = journal
         self._failure = self._sink_problem = ""
         self._writer: PayloadWriter | None = None
         self._handled = 0
@@ -141,7 +145,7 @@ class App:
         }
         self._pipeline = Pipeline(config, models)
         self.statistics: Statistics = self._pipeline.statistics
-        self._sinks = [*sinks, *(sink for sink in (leds, mqtt) if sink is not None)]
+        self._sinks = [*sinks, *(sink for sink in (leds, mqtt, self._journal) if sink is not None)]
         self._health = Health(config, self.boot_id, mqtt, leds, self._notifier)
         if mqtt is not None:
             info = info_payload(
@@ -197,8 +201,10 @@ class App:
                 events = self._pipeline.feed(frame)
                 self._timings_ms.append(1000 * (time.perf_counter() - began_s))
                 self._publish(events)
+                self._note_in_journal()
                 self._note_progress(frame)
             self._publish(self._pipeline.finish())
+            self._note_in_journal()
         except EdgeError as error:
             self._failure = str(error)
         except Exception as error:
@@ -208,6 +214,10 @@ class App:
             self.statistics = self._pipeline.statistics
             self._queue.close()
             self._done.set()
+
+    def _note_in_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.note(self._pipeline.refusals, self._pipeline.not_assessable)
 
     def _note_progress(self, frame: Frame) -> None:
         self.media_s = frame.timestamp_ns / 1e9

@@ -15,6 +15,7 @@ from edge.errors import ConfigError
 from edge.settings import (
     KEYS,
     SECTIONS,
+    Baseline,
     Camera,
     Config,
     Device,
@@ -31,6 +32,7 @@ from edge.settings import (
 
 __all__ = [
     "KEYS",
+    "Baseline",
     "Camera",
     "Config",
     "Device",

@@ -1,16 +1,19 @@
 """Decide which spots become events, and why the others do not.
 
-A spot becomes an event when its evidence reaches the threshold, its duration passes the gate, nothing makes its
-time unassessable, and no confuser explains it better. What is turned down carries its reason.
+A spot becomes an event when nothing makes its time unassessable, its evidence reaches the threshold, its duration
+passes the gate and its movement stands out of the person's own rest. What is turned down carries the first of these
+that failed; evidence below the threshold is put down to a confuser where one is seen.
 """
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from edge.baseline import Baseline, Standing
+from edge.coverage import Coverage
 from edge.errors import ConfigError
 from edge.evidence import CONFUSERS
-from edge.records import EMOTIONS, Event, NotAssessable, Quality, Reason, Refusal, Spot
+from edge.records import EMOTIONS, Event, Quality, Reason, Refusal, Spot
 from edge.settings import Event as EventConfig
 
 _NS_PER_MS = 1_000_000
@@ -46,34 +49,38 @@ class Gate:
     Args:
         config: durations, merging, `uncertain_below`.
         threshold: evidence that an event needs, 0..1.
+        noise_factor: displacement that an event needs, in multiples of the person's own noise; 0: any.
         report: "emotion", or "movement" to leave the emotion out.
+        coverage: which time can be assessed; kept up to date by whoever feeds the gate.
+        baseline: the person's rest; likewise.
     """
 
     _KEPT = 1000
     """Conditions of this many frames are kept: more than the longest event and the spotter's delay."""
 
-    def __init__(self, config: EventConfig, *, threshold: float, report: str) -> None:
+    def __init__(
+        self,
+        config: EventConfig,
+        *,
+        threshold: float,
+        noise_factor: float,
+        report: str,
+        coverage: Coverage,
+        baseline: Baseline,
+    ) -> None:
         if config.min_duration_ms >= config.max_duration_ms:
             raise ConfigError(
                 f"event.min_duration_ms = {config.min_duration_ms}: must be below "
                 f"event.max_duration_ms = {config.max_duration_ms}"
             )
         self._config, self._threshold, self._report = config, threshold, report
+        self._noise_factor, self._coverage, self._baseline = noise_factor, coverage, baseline
         self._conditions: deque[Conditions] = deque(maxlen=self._KEPT)
-        self._excluded: deque[NotAssessable] = deque(maxlen=100)
         self._pending: Spot | None = None
 
     def note(self, conditions: Conditions) -> None:
         """Remember how a frame was seen."""
         self._conditions.append(conditions)
-
-    def exclude(self, stretch: NotAssessable) -> None:
-        """Remember a stretch of time in which nothing may be reported."""
-        last = self._excluded[-1] if self._excluded else None
-        if last is not None and last.reason == stretch.reason and last.end_ns >= stretch.start_ns:
-            self._excluded[-1] = replace(last, end_ns=stretch.end_ns)
-        else:
-            self._excluded.append(stretch)
 
     def consider(self, spots: Sequence[Spot], seen_until_ns: int | None) -> tuple[list[Event], list[Refusal]]:
         """Take new spots and give what is decided.
@@ -107,40 +114,60 @@ class Gate:
 
     def _decide(self, events: list[Event], refusals: list[Refusal]) -> None:
         spot, self._pending = self._pending, None
-        if spot is None:
+        if spot is None or not self._conditions:
             return
-        during = [c for c in self._conditions if spot.onset_ns <= c.timestamp_ns <= spot.offset_ns]
-        during = during or list(self._conditions)[-1:]
-        if not during:
+        seen = self._as_far_as_seen(spot)
+        during = [c for c in self._conditions if seen.onset_ns <= c.timestamp_ns <= seen.offset_ns]
+        during = during or [self._conditions[-1]]
+        standing = self._baseline.judge(seen)
+        limited = self._within_limits(seen)
+        reason = self._reason_against(spot, seen, limited, standing, during[-1].frame_rate_hz)
+        if reason is not None:
+            refusals.append(Refusal(spot, reason))
             return
         quality = Quality(
             frame_rate_hz=during[-1].frame_rate_hz,
             frames_dropped=during[-1].dropped - during[0].dropped,
             head_turn_deg_s=max(c.head_turn_deg_s for c in during),
             face_px=during[-1].face_px,
+            baseline_ready=self._baseline.rest.ready,
+            noise_floor_iod=standing.noise_floor_iod,
         )
-        reason = self._reason_against(spot, quality)
-        if reason is not None:
-            refusals.append(Refusal(spot, reason))
-            return
-        events.append(self._event(self._within_limits(spot), quality))
+        events.append(self._event(limited, quality, standing))
 
-    def _reason_against(self, spot: Spot, quality: Quality) -> Reason | None:
-        for stretch in self._excluded:
-            if stretch.start_ns < spot.offset_ns and spot.onset_ns < stretch.end_ns:
-                return stretch.reason
+    def _reason_against(
+        self, spot: Spot, seen: Spot, limited: Spot, standing: Standing, frame_rate_hz: float
+    ) -> Reason | None:
+        """Give what decides against a spot; None if nothing does.
+
+        Args:
+            spot: as the spotter gave it: what reaches into time that cannot be assessed was not seen whole.
+            seen: without what would lie after the last frame.
+            limited: as it would be published.
+            standing: how far it stands out.
+            frame_rate_hz: at its end.
+        """
+        for each in (spot, limited):
+            if (reason := self._coverage.reason_against(each.onset_ns, each.offset_ns)) is not None:
+                return reason
         if spot.score < self._threshold:
             strongest = max(range(len(CONFUSERS)), key=spot.confusers.__getitem__)
             return Reason(CONFUSERS[strongest]) if spot.confusers[strongest] >= _CONFUSED else Reason.WEAK
-        duration_ms = (spot.offset_ns - spot.onset_ns) / _NS_PER_MS
-        if (
-            duration_ms
-            < max(self._config.min_duration_ms, shortest_event_ms(quality.frame_rate_hz)) - _SHORTER_MS
-        ):
+        duration_ms = (seen.offset_ns - seen.onset_ns) / _NS_PER_MS
+        if duration_ms < self._config.min_duration_ms - _SHORTER_MS:
             return Reason.TOO_SHORT
+        if duration_ms < shortest_event_ms(frame_rate_hz) - _SHORTER_MS:
+            return Reason.TOO_SHORT_FOR_RATE
         if duration_ms > self._config.max_duration_ms + _LONGER_MS:
             return Reason.TOO_LONG
-        return None
+        return Reason.NOISE if standing.prominence < self._noise_factor else None
+
+    def _as_far_as_seen(self, spot: Spot) -> Spot:
+        """Cut off what lies after the last frame: at the end of a stream the spotter takes the face to stay."""
+        end = max(self._conditions[-1].timestamp_ns, spot.onset_ns + 1)
+        if spot.offset_ns <= end:
+            return spot
+        return replace(spot, apex_ns=min(spot.apex_ns, end), offset_ns=end)
 
     def _within_limits(self, spot: Spot) -> Spot:
         """Bring a duration that lies within the tolerance of a limit onto the limit, about the interval's middle."""
@@ -151,15 +178,18 @@ class Gate:
         )
         if limited == duration:
             return spot
-        onset = max(0, spot.onset_ns - (limited - duration) // 2)
+        latest = self._conditions[-1].timestamp_ns - limited
+        onset = max(0, min(spot.onset_ns - (limited - duration) // 2, latest))
         offset = onset + limited
         return replace(spot, onset_ns=onset, offset_ns=offset, apex_ns=min(max(spot.apex_ns, onset), offset))
 
-    def _event(self, spot: Spot, quality: Quality) -> Event:
+    def _event(self, spot: Spot, quality: Quality, standing: Standing) -> Event:
         names = (*EMOTIONS, "other")
         top = max(range(len(names)), key=spot.probabilities.__getitem__)
         confidence = spot.probabilities[top]
         emotion: str | None = names[top] if confidence >= self._config.uncertain_below else "uncertain"
+        if emotion == "contempt" and standing.one_sided < self._noise_factor:
+            emotion = "uncertain"  # it is one-sided by definition, and this person's rest is no less so
         return Event(spot, emotion if self._report == "emotion" else None, confidence, quality)
 
 

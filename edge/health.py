@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edge.baseline import Rest
 from edge.config import Config
 from edge.errors import PublishError
 from edge.out.leds import Fault, Leds
@@ -175,7 +176,14 @@ class Health:
             "face": report.face,
             "other_faces": numbers.others,
             "events": numbers.events,
-            "refusals": sum(numbers.refusals.values()),
+            "not_assessable_s": {
+                str(reason): round(seconds, 3) for reason, seconds in numbers.not_assessable_s.items()
+            },
+            "refusals": {
+                "total": sum(numbers.refusals.values()),
+                "by_reason": {str(reason): count for reason, count in numbers.refusals.items()},
+            },
+            "baseline": _baseline(numbers.rest),
             "outbox": {"waiting": counts.waiting, "lost": counts.lost},
             "engine": report.engine,
             "stage_ms": {"path": _percentiles(report.timings_ms)} if report.timings_ms else None,
@@ -197,6 +205,16 @@ def assessable_share(statistics: Statistics) -> float | None:
     if statistics.duration_s <= 0:
         return None
     return round(min(max(statistics.assessable_s / statistics.duration_s, 0.0), 1.0), 3)
+
+
+def _baseline(rest: Rest) -> dict[str, Any]:
+    figures = (
+        ("noise_floor_iod", rest.noise_floor_iod, 6),
+        ("asymmetry_iod", rest.asymmetry_iod, 4),
+        ("blinks_per_min", rest.blinks_per_min, 1),
+    )
+    known = {name: round(value, digits) for name, value, digits in figures if value is not None}
+    return {"ready": rest.ready, "progress": round(rest.progress, 3), **known}
 
 
 def _known(value: float, digits: int) -> float | None:

@@ -112,6 +112,8 @@ class PayloadWriter:
                 "frames_dropped": int(quality.frames_dropped),
                 "head_turn_deg_s": _rounded(quality.head_turn_deg_s, 1),
                 "face_px": _rounded(quality.face_px, 0),
+                "baseline_ready": bool(quality.baseline_ready),
+                "noise_floor_iod": _rounded(quality.noise_floor_iod, 6),
             },
             "context": dict(self.context),
             "model": dict(self._model),

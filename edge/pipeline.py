@@ -8,10 +8,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from edge.baseline import Baseline, Rest
 from edge.config import Config
 from edge.continuity import Continuity
+from edge.coverage import Coverage
 from edge.errors import ConfigError, ModelError
 from edge.event import Conditions, Gate, shortest_event_ms
+from edge.evidence import STEP_NS
 from edge.face.detect import CONFIRMED_SCORE, Detector
 from edge.face.landmarks import LandmarkNet
 from edge.face.track import Tracker
@@ -86,12 +91,12 @@ class Statistics:
     """How often a face was found."""
     others: int
     """Most further faces seen at once."""
+    rest: Rest = field(default_factory=Rest)
+    """What is known of the face followed now."""
 
 
 @dataclass(slots=True)
 class _Tally:
-    assessable_ns: int = 0
-    lost_ns: Counter[Reason] = field(default_factory=Counter)
     refusals: Counter[Reason] = field(default_factory=Counter)
     events: int = 0
     faces: int = 0
@@ -105,7 +110,8 @@ class Pipeline:
         face: the followed face in the last frame, None if there is none.
         motion: its motion, None if it could not be measured.
         refusals: what the last `feed` or `finish` turned down, with reasons.
-        not_assessable: what the last `feed` or `finish` found unassessable.
+        not_assessable: stretches that cannot be assessed and that the last `feed` or `finish` saw end, each whole.
+        baseline: what is learnt of the followed person at rest.
     """
 
     def __init__(self, config: Config, models: Models) -> None:
@@ -116,7 +122,16 @@ class Pipeline:
         self._tracker = Tracker(detector, LandmarkNet(models.landmark), config.face)
         self._motion = RegionalMotion(anchor_period_ms=config.motion.anchor_period_ms)
         self.spotter = Spotter(models.spotter, threshold=config.spot.threshold, hop_ms=config.spot.hop_ms)
-        self._gate = Gate(config.event, threshold=config.spot.threshold, report=config.device.report)
+        self._coverage = Coverage()
+        self.baseline = Baseline(config.baseline)
+        self._gate = Gate(
+            config.event,
+            threshold=config.spot.threshold,
+            noise_factor=config.baseline.noise_factor,
+            report=config.device.report,
+            coverage=self._coverage,
+            baseline=self.baseline,
+        )
         self._tally = _Tally()
         self._face_id = 0
         self._since_ns: int | None = None
@@ -136,21 +151,40 @@ class Pipeline:
         if elapsed_ns is None:
             return []
         if self._continuity.frames == 1:
-            self._first_ns = frame.timestamp_ns
+            self._first_ns = self._now_ns = frame.timestamp_ns
         before_ns, self._now_ns = self._now_ns, frame.timestamp_ns
+        self.motion = None
+        self.face = face = self._tracker.track(frame)
+        obstacle = self._obstacle(face)
         events: list[Event] = []
         is_gap = self._continuity.is_gap(elapsed_ns)
-        if is_gap:
+        is_new = face is not None and face.face_id != self._face_id
+        is_cut = is_gap or is_new or obstacle is not None
+        if is_cut:
+            # Booked first, so that nothing is reported that reaches into this time.
+            self._book(before_ns, Reason.GAP if is_gap else obstacle or Reason.WARMING_UP)
             events += self._interrupt()
-        reason = self._look(frame, events)
-        if elapsed_ns:
-            self._account(before_ns, elapsed_ns, Reason.GAP if is_gap else reason)
-        return events
+        if face is None:
+            return events
+        self._tally.others = max(self._tally.others, face.others)
+        if is_new:
+            self._face_id = face.face_id
+            self._tally.faces += 1
+            self.baseline.reset()
+        if obstacle is not None:
+            return events
+        doubt = self._measure(face, frame.timestamp_ns)
+        if not is_cut:
+            self._book(before_ns, doubt)
+        return events + self._spot(face)
 
     def finish(self) -> list[Event]:
         """Give the events that are still open at the end of the stream."""
         self.refusals, self.not_assessable = [], []
-        return self._interrupt()
+        events = self._interrupt()
+        if (ended := self._coverage.finish()) is not None:
+            self.not_assessable.append(ended)
+        return events
 
     def close(self) -> None:
         """Close the models."""
@@ -167,54 +201,68 @@ class Pipeline:
             frame_rate_hz=rate,
             shortest_event_ms=shortest_event_ms(rate),
             duration_s=(self._now_ns - self._first_ns) * 1e-9,
-            assessable_s=tally.assessable_ns * 1e-9,
-            not_assessable_s={reason: time_ns * 1e-9 for reason, time_ns in tally.lost_ns.items()},
+            assessable_s=self._coverage.assessable_ns * 1e-9,
+            not_assessable_s={reason: ns * 1e-9 for reason, ns in self._coverage.lost_ns.items()},
             refusals=dict(tally.refusals),
             events=tally.events,
             faces=tally.faces,
             others=tally.others,
+            rest=self.baseline.rest,
         )
 
-    def _look(self, frame: Frame, events: list[Event]) -> Reason | None:
-        """Take the frame through face, motion and spotter; tell why its time cannot be assessed, if so."""
-        self.motion = None
-        self.face = face = self._tracker.track(frame)
+    def _obstacle(self, face: TrackedFace | None) -> Reason | None:
+        """Tell what keeps the face from being measured at all."""
         if face is None:
-            events += self._interrupt()
             return self._tracker.why_not
-        self._tally.others = max(self._tally.others, face.others)
-        if face.face_id != self._face_id:
-            events += self._interrupt()
-            self._face_id = face.face_id
-            self._tally.faces += 1
-        if face.crop.mean() < self._config.motion.dark_luma:
-            events += self._interrupt()
-            return Reason.TOO_DARK
-        self.motion = motion = self._motion.measure(face, frame.timestamp_ns)
+        return Reason.TOO_DARK if face.crop.mean() < self._config.motion.dark_luma else None
+
+    def _measure(self, face: TrackedFace, timestamp_ns: int) -> Reason | None:
+        """Measure the face's motion; tell why the time up to this frame cannot be assessed, if so."""
+        self.motion = motion = self._motion.measure(face, timestamp_ns)
         if self._since_ns is None:
-            self._since_ns = frame.timestamp_ns
+            self._since_ns = timestamp_ns
         if motion is None:
             return Reason.WARMING_UP
-        rate = self._continuity.frame_rate_hz
-        self._gate.note(
-            Conditions(
-                motion.timestamp_ns, rate, self._continuity.dropped, motion.head_turn_deg_s, face.face_px
-            )
-        )
-        spots = self.spotter.feed(face.face_id, motion)
-        events += self._decide(self._gate.consider(spots, self.spotter.seen_until_ns))
-        if shortest_event_ms(rate) > self._config.event.max_duration_ms:
+        if shortest_event_ms(self._continuity.frame_rate_hz) > self._config.event.max_duration_ms:
             return Reason.FRAME_RATE
         if motion.head_turn_deg_s > self._config.motion.turn_limit_deg_s:
             return Reason.TURNING
-        return Reason.WARMING_UP if frame.timestamp_ns - self._since_ns < _WARM_UP_NS else None
+        return Reason.WARMING_UP if timestamp_ns - self._since_ns < _WARM_UP_NS else None
+
+    def _spot(self, face: TrackedFace) -> list[Event]:
+        """Take the motion on to the spotter, the baseline and the gate."""
+        motion = self.motion
+        if motion is None:
+            return []
+        continuity = self._continuity
+        self._gate.note(
+            Conditions(
+                motion.timestamp_ns,
+                continuity.frame_rate_hz,
+                continuity.dropped,
+                motion.head_turn_deg_s,
+                face.face_px,
+            )
+        )
+        self.baseline.see(face, motion.timestamp_ns)
+        spots = self.spotter.feed(face.face_id, motion)
+        self._learn()
+        return self._decide(self._gate.consider(spots, self.spotter.seen_until_ns))
+
+    def _learn(self) -> None:
+        """Show the baseline the evidence that has become final, and which of its time could be assessed."""
+        for evidence in self.spotter.evidence:
+            times_ns = evidence.start_ns + STEP_NS * np.arange(len(evidence), dtype=np.int64)
+            self.baseline.feed(evidence, self._coverage.assessable(times_ns))
 
     def _interrupt(self) -> list[Event]:
         """End the running stretch of time: decide what is complete and start afresh with the next frame."""
         if self._since_ns is None:
             return []
         self._since_ns = None
-        events = self._decide(self._gate.consider(self.spotter.finish(self._face_id), None))
+        spots = self.spotter.finish(self._face_id)
+        self._learn()
+        events = self._decide(self._gate.consider(spots, None))
         self._motion.reset()
         return events
 
@@ -225,15 +273,10 @@ class Pipeline:
         self._tally.events += len(events)
         return events
 
-    def _account(self, before_ns: int, elapsed_ns: int, reason: Reason | None) -> None:
+    def _book(self, before_ns: int, reason: Reason | None) -> None:
         """Book the time since the frame before."""
-        if reason is None:
-            self._tally.assessable_ns += elapsed_ns
-            return
-        self._tally.lost_ns[reason] += elapsed_ns
-        stretch = NotAssessable(before_ns, before_ns + elapsed_ns, reason)
-        self.not_assessable.append(stretch)
-        self._gate.exclude(stretch)
+        if (ended := self._coverage.book(before_ns, self._now_ns, reason)) is not None:
+            self.not_assessable.append(ended)
 
 
 def run(pipeline: Pipeline, frames: Iterable[Frame]) -> list[Event]:

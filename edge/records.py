@@ -103,7 +103,9 @@ class Reason(StrEnum):
     MACRO = "macro-expression"
     LIGHT = "light change"
     WEAK = "weak evidence"
+    NOISE = "within the noise"
     TOO_SHORT = "too short"
+    TOO_SHORT_FOR_RATE = "too short for this rate"
     TOO_LONG = "too long"
 
 
@@ -222,6 +224,10 @@ class Quality:
     frames_dropped: int
     head_turn_deg_s: float
     face_px: float
+    baseline_ready: bool = False
+    """Whether the person's own rest was known."""
+    noise_floor_iod: float = 0.0
+    """Noise of the region that stood out most, as `edge.baseline` measures it; 0 if it was not looked at."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,16 @@ class Spot:
 
 
 @dataclass(frozen=True, slots=True)
+class Baseline:
+    """What is learnt of a person at rest, and how far an event must stand out of it."""
+
+    seconds: float = _number(5.0, 1, 60, "s", "Calm time from which the first baseline is taken.")
+    noise_factor: float = _number(
+        2.5, 0, 20, "", "Displacement that an event needs, in multiples of the region's noise; 0: any."
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Which spots become events."""
 
@@ -210,6 +220,7 @@ class Config:
     face: Face = field(default_factory=Face)
     motion: Motion = field(default_factory=Motion)
     spot: Spot = field(default_factory=Spot)
+    baseline: Baseline = field(default_factory=Baseline)
     event: Event = field(default_factory=Event)
     inference: Inference = field(default_factory=Inference)
     mqtt: Mqtt = field(default_factory=Mqtt)

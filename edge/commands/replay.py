@@ -16,6 +16,7 @@ from edge.config import Config
 from edge.errors import EdgeError
 from edge.frames.replay import ReplaySource
 from edge.out import EventSink
+from edge.out.journal import Journal
 from edge.out.jsonlines import JsonLinesSink
 
 DELIVERY_S = 10.0
@@ -35,13 +36,18 @@ def main(arguments: argparse.Namespace) -> int:
     found = EventList()
     sinks: list[EventSink] = [found]
     to_stdout = arguments.out == "-"
+    journal: Journal | None = None
     try:
+        if arguments.journal is not None:
+            journal = Journal(arguments.journal)
         if arguments.out:
             sinks.append(JsonLinesSink(None if to_stdout else Path(arguments.out)))
-        app, failure = _play(config, source, sinks, Console(stderr=True, quiet=arguments.quiet))
+        app, failure = _play(config, source, sinks, journal, Console(stderr=True, quiet=arguments.quiet))
+        if journal is not None:
+            journal.conclude(app.statistics)
     finally:
         source.close()
-        for sink in sinks:
+        for sink in (*sinks, *([journal] if journal is not None else [])):
             sink.close()
     if not arguments.quiet:
         recording = Recording(source.name, source.size, source.frames_out_of_order, tuple(source.warnings))
@@ -68,7 +74,13 @@ def _of_replay(config: Config, publish: bool) -> Config:
     )
 
 
-def _play(config: Config, source: ReplaySource, sinks: list[EventSink], console: Console) -> tuple[App, str]:
+def _play(
+    config: Config,
+    source: ReplaySource,
+    sinks: list[EventSink],
+    journal: Journal | None,
+    console: Console,
+) -> tuple[App, str]:
     """Play to the end or to the first Ctrl-C; give the app, closed, and what went wrong."""
     progress = Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[found]}"),
@@ -76,7 +88,7 @@ def _play(config: Config, source: ReplaySource, sinks: list[EventSink], console:
     )  # fmt: skip
     with (
         StopRequest() as stop,
-        App(config, lambda: source, is_live=False, is_replay=True, sinks=sinks) as app,
+        App(config, lambda: source, is_live=False, is_replay=True, sinks=sinks, journal=journal) as app,
         progress,
     ):
         task = progress.add_task(source.name, total=source.duration_s, found="")

@@ -7,6 +7,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from edge.baseline import Rest
 from edge.config import Config
 from edge.out import Payload
 from edge.pipeline import Statistics
@@ -21,6 +22,7 @@ MEANING: dict[Reason, str] = {
     Reason.FRAME_RATE: "too few frames a second to place an event of event.max_duration_ms",
     Reason.WARMING_UP: "the path needs a moment of face before it can judge",
 }
+"""What may be done about time that could not be assessed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +122,26 @@ def _figures(recording: Recording, statistics: Statistics, config: Config) -> Ta
     table.add_row("events", str(statistics.events))
     for reason, count in sorted(statistics.refusals.items(), key=lambda item: -item[1]):
         table.add_row("  turned down", f"{count}: {reason}")
+    if statistics.faces:
+        table.add_row("baseline", _rest(statistics.rest, config))
     for warning in recording.warnings:
         table.add_row("warning", Text(warning, style="yellow"))
     return table
+
+
+def _rest(rest: Rest, config: Config) -> str:
+    """Say what was learnt of the last face."""
+    if not rest.ready:
+        return (
+            f"{rest.progress * config.baseline.seconds:.1f} s of {config.baseline.seconds:g} s of calm face seen: "
+            "the noise floor is a usual one, not this person's"
+        )
+    figures = [
+        f"noise {rest.noise_floor_iod:.3%}" if rest.noise_floor_iod is not None else "",
+        f"asymmetry {rest.asymmetry_iod:.1%} of the eye distance" if rest.asymmetry_iod is not None else "",
+        f"{rest.blinks_per_min:.0f} blinks/min" if rest.blinks_per_min is not None else "",
+    ]
+    return ", ".join(figure for figure in figures if figure)
 
 
 def _missed(shortest_ms: float, least_ms: int, most_ms: int) -> str:

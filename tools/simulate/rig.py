@@ -80,9 +80,8 @@ class Rig:
         )
         self.iod_px = float(np.linalg.norm(right - left))
         placed = fit(model, points_px, depth_px)
-        self._moves_landmarks = (model.expressions[:, model.landmark_vertices] @ placed.basis_px).astype(
-            np.float32
-        )
+        at_landmarks = model.expressions[:, model.landmark_vertices] @ placed.basis_px
+        self._moves_landmarks = at_landmarks.reshape(len(self.shapes), -1).astype(np.float32)
         self._landmarks = np.column_stack([points_px, placed.vertices[model.landmark_vertices, 2]]).astype(
             np.float32
         )
@@ -150,6 +149,7 @@ class Rig:
         rows, columns = (np.flatnonzero(self._moves.any(axis=(0, 3)).any(axis=axis)) for axis in (1, 0))
         self._skin_box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         self._camera: _Camera | None = None
+        self._projected = (Pose(scale=0.0), np.zeros((3, 4)))
 
     def _close_over_eyes(self, points_px: Floats) -> None:
         """Let the lid's displacement reach across the eye's opening, where the model has a hole."""
@@ -203,23 +203,30 @@ class Rig:
         The head is turned about its middle, scaled, shifted and seen in weak perspective from 7 IOD: a point
         that has not moved towards the camera has the third coordinate 1.
         """
-        cy, sy, cp, sp, cr, sr = (f(a) for a in (pose.yaw, pose.pitch, pose.roll) for f in (np.cos, np.sin))
-        turn = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]]) @ np.array(
-            [[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]]
+        if self._projected[0] == pose:
+            return self._projected[1]
+        cy, sy, cp, sp, cr, sr = (
+            float(f(a)) for a in (pose.yaw, pose.pitch, pose.roll) for f in (np.cos, np.sin)
         )
-        turn = pose.scale * turn @ np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+        turn = pose.scale * np.array(
+            [
+                [cr * cy, cr * sy * -sp - sr * cp, cr * sy * cp - sr * sp],
+                [sr * cy, sr * sy * -sp + cr * cp, sr * sy * cp + cr * sp],
+                [-sy, cy * -sp, cy * cp],
+            ]
+        )
         turn[2] = (np.array([0.0, 0.0, 1.0]) - turn[2]) / (7.0 * self.iod_px)
         shift = -turn @ self._centre
         shift[2] += 1.0
         matrix = np.column_stack([turn, shift])
         target = self._centre[:2] + np.array(pose.shift_iod) * self.iod_px
         matrix[:2] += target[:, None] * matrix[2]
+        self._projected = (pose, matrix)
         return matrix
 
     def landmarks(self, weights: Floats, pose: Pose) -> Floats:
         """Give the true landmarks (56, 2) px, photo frame, for shape weights (55,) and a pose."""
-        active = np.flatnonzero(weights)
-        moved = self._landmarks + np.tensordot(weights[active], self._moves_landmarks[active], 1)
+        moved = self._landmarks + (weights @ self._moves_landmarks).reshape(-1, 3)
         matrix = self._projection(pose)
         seen = moved @ matrix[:, :3].T + matrix[:, 3]
         return np.asarray(seen[:, :2] / seen[:, 2:], np.float32)

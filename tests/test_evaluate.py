@@ -1,21 +1,27 @@
 """The scorer: who counts as found, once, what is left out, and figures whose right value is known."""
 
 import json
+import zipfile
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from edge.config import Config
+from edge.config import load as load_config
 from edge.records import ActionUnit
 from tools.evaluate.__main__ import main
 from tools.evaluate.calibration import calibration_error, reliability
 from tools.evaluate.figures import Figures, figures, poisson_interval
+from tools.evaluate.loso import at_threshold, loso, tempered
 from tools.evaluate.matching import Rules, count, match, overlap_ratio
 from tools.evaluate.recognition import confusion, measure, strs
 from tools.evaluate.records import NAMES, Answer, Recording, Refused, Run, Stretch, Truth, load, save
 from tools.evaluate.running import Work, as_gated
+from tools.evaluate.worst import choose
 
 STRICT = Rules(is_strict=True)
 
@@ -370,3 +376,138 @@ def test_the_classic_spotter_is_held_to_the_same_time():
     assert [kept.onset_s for kept in classic.answers] == [2.0]
     assert [refused.reason for refused in classic.refused] == ["gap"]
     assert classic.spotter == "classic"
+
+
+# Leave one subject out
+
+
+def candidates(subject: str, true_score: float, false_score: float, confidence: float = 0.9) -> Recording:
+    """One expression, found with one score, and one false candidate of another."""
+    given = [answer(1.0, 1.1, score=true_score, confidence=confidence), answer(5.0, 5.1, score=false_score)]
+    return recording(
+        [truth(1.0, 1.1)],
+        [one for one in given if one.score >= 0.5],
+        subject=subject,
+        refused=tuple(Refused(one, "weak evidence") for one in given if one.score < 0.5),
+    )
+
+
+def test_the_threshold_is_chosen_on_the_other_people_only():
+    # All but the odd one are told apart at 0.3; the odd one alone would need 0.7, and alone would move the choice.
+    crowd = [candidates(name, 0.42, 0.18) for name in ("a", "b", "c")]
+    odd = candidates("odd", 0.92, 0.68)
+    answered, chosen = loso([*crowd, odd], Rules(), Config())
+    by_subject = {one.subject: one for one in chosen}
+    assert 0.18 < by_subject["odd"].threshold <= 0.42
+    of_odd = next(one for one in answered if one.subject == "odd")
+    assert len(of_odd.answers) == 2, "its own false candidate had no say"
+    # Whatever the left-out person's own candidates say, the choice for that person stays.
+    other = loso([*crowd, candidates("odd", 0.1, 0.95)], Rules(), Config())[1]
+    assert {one.subject: one for one in other}["odd"] == by_subject["odd"]
+
+
+def test_the_temperature_is_chosen_on_the_other_people_only():
+    modest = [candidates(name, 0.9, 0.1, confidence=0.5) for name in ("a", "b", "c")]
+    wrong = candidates("odd", 0.9, 0.1, confidence=0.99)
+    wrong = replace(wrong, truth=(truth(1.0, 1.1, emotion="fear"),))
+    chosen = {one.subject: one.temperature for one in loso([*modest, wrong], Rules(), Config())[1]}
+    # The others are always right and said so too modestly; one who was confidently wrong tempers the rest.
+    assert chosen["odd"] == min(chosen.values()) < 1 < chosen["a"]
+
+
+def test_of_thresholds_that_do_equally_well_the_device_keeps_its_own():
+    people = [candidates(name, 0.9, 0.1) for name in ("a", "b")]
+    own = load_config(None, ["spot.threshold=0.35"])
+    assert {one.threshold for one in loso(people, Rules(), own)[1]} == {0.35}
+
+
+def test_a_lower_threshold_lets_in_only_what_was_refused_for_its_score_and_has_a_duration_of_an_event():
+    kept = answer(1.0, 1.1, score=0.3)
+    made = recording(
+        [],
+        [],
+        refused=(
+            Refused(kept, "blink"),
+            Refused(answer(2.0, 2.1, score=0.9), "gap"),
+            Refused(answer(3.0, 3.4, score=0.4), "weak evidence"),
+        ),
+    )
+    assert at_threshold(made, 0.25, (0.04, 0.2)).answers == (kept,)
+    assert at_threshold(made, 0.35, (0.04, 0.2)).answers == ()
+
+
+def test_a_temperature_of_one_changes_nothing_and_a_high_one_makes_uncertain():
+    said = answer(1.0, 1.1, "fear", 0.6)
+    same = tempered(said, 1.0, 0.4)
+    assert same.emotion == "fear"
+    assert same.probabilities == pytest.approx(said.probabilities)
+    assert tempered(said, 4.0, 0.4).emotion == "uncertain"
+
+
+def test_one_person_cannot_be_left_out():
+    with pytest.raises(ValueError, match="two people"):
+        loso([candidates("a", 0.9, 0.1)], Rules(), Config())
+
+
+# Pictures and data sets
+
+
+def test_the_worst_are_the_largest_misses_and_the_surest_false_alarms():
+    gap = (Stretch(3.9, 4.05, "gap"),)
+    made = recording(
+        [truth(1.0, 1.1, 0.01), truth(2.0, 2.1, 0.02), truth(4.0, 4.1, 0.025)],
+        [answer(7.0, 7.1, score=0.6), answer(8.0, 8.1, score=0.8)],
+        lost=gap,
+    )
+    cases = choose([made, replace(made, spotter="classic")], Rules(), 1)
+    assert [(case.file, case.onset_s) for case in cases] == [("missed-1", 2.0), ("false-1", 8.0)]
+    assert "2.0 % IOD" in cases[0].title
+
+
+def test_an_unlabelled_data_set_gives_a_submission_and_no_score(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "unseen" / "001_2"
+    folder.mkdir(parents=True)
+    for number in range(1, 31):
+        assert cv2.imwrite(str(folder / f"001_2_{number:04d}.jpg"), np.full((96, 128), 60, np.uint8))
+    saved, answers, pictures = tmp_path / "run", tmp_path / "answers.zip", tmp_path / "pictures"
+    call = [
+        "dataset",
+        "megc-unseen",
+        str(tmp_path / "unseen"),
+        "--save",
+        str(saved),
+        "--submission",
+        str(answers),
+    ]
+    assert main(call) == 0
+    assert "nothing to score" in capsys.readouterr().out
+    assert "samm_pred.csv" in zipfile.ZipFile(answers).namelist()
+    (seen,) = load(saved)[1]
+    assert (seen.subject, seen.answers, seen.not_assessable[0].reason) == ("001", (), "no face")
+    # As if something had been annotated and answered: its pictures are made from the recording itself.
+    header, _ = load(saved)
+    save(
+        saved,
+        header,
+        [replace(seen, truth=(truth(0.05, 0.1),), answers=(answer(0.08, 0.12),), assessable_s=0.1)],
+    )
+    assert main(["score", str(saved), "--plots", str(pictures), "--worst", "1"]) == 0
+    assert {path.name for path in pictures.iterdir()} == {
+        "reliability.png",
+        "recall.png",
+        "confusion.png",
+        "missed-1.png",
+        "false-1.png",
+    }
+
+
+def test_a_wrong_folder_is_told_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["dataset", "samm-lv", str(tmp_path)]) == 2
+    assert "does not look like SAMM Long Videos" in capsys.readouterr().err
+
+
+def test_pictures_without_a_place_are_refused():
+    with pytest.raises(SystemExit):
+        main(["score", "run", "--worst", "3"])

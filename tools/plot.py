@@ -74,7 +74,7 @@ def draw(
         span_s: only this part.
         mark_s: shaded through all rows.
     """
-    figure, axes = pyplot.subplots(4, 1, figsize=(18, 12), sharex=True, height_ratios=(4, 2, 2, 1.6))
+    figure, axes = pyplot.subplots(4, 1, figsize=(18, 12), sharex=True, height_ratios=(4, 2, 2, 1.8))
     try:
         low_s, high_s = span_s or (0.0, max(recording.duration_s, 1e-3))
         times = _joined(
@@ -85,9 +85,9 @@ def draw(
         for number, name in enumerate(_SHOWN):
             values = 100 * motion[:, CHANNELS.index(name)]
             middle = np.median(values) if len(values) else 0.0
-            axes[0].plot(times[seen], np.clip(values - middle, -4, 4) + 3 * number, linewidth=0.8)
-        axes[0].set_yticks(3 * np.arange(len(_SHOWN)), _SHOWN)
-        axes[0].set_title(f"skin motion, % IOD, 3 apart ({len(REGIONS)} regions are measured)")
+            axes[0].plot(times[seen], np.clip(values - middle, -3, 3) + 2 * number, linewidth=0.8)
+        axes[0].set_yticks(2 * np.arange(len(_SHOWN)), _SHOWN)
+        axes[0].set_title(f"skin motion, % IOD, 2 apart ({len(REGIONS)} regions are measured)")
         for axis, name, labels in ((axes[1], "phase", PHASES), (axes[2], "confusers", CONFUSERS)):
             values = _joined([getattr(part, name) for part in signals.evidence], (len(labels),))[seen]
             for column, label in enumerate(labels):
@@ -114,13 +114,13 @@ def draw(
 def _draw_intervals(axis: Axes, recording: Recording, span_s: tuple[float, float]) -> None:
     """Draw what happened and what was said of it, a row each."""
     axis.set_yticks([0, 1, 2, 3], ["not assessable", "refused", "events", "truth"])
-    axis.set_ylim(-0.6, 4.4)
+    axis.set_ylim(-0.6, 4.9)
 
     def bar(row: float, onset_s: float, offset_s: float, colour: str, text: str = "") -> None:
         if offset_s < span_s[0] or onset_s > span_s[1]:
             return
         axis.barh(row, offset_s - onset_s, left=onset_s, height=0.7, color=colour, alpha=0.6)
-        axis.text(max(onset_s, span_s[0]), row + 0.3, text, fontsize=7, rotation=15, clip_on=True)
+        axis.text(max(onset_s, span_s[0]), row + 0.3, text, fontsize=7, rotation=10, clip_on=True)
 
     for truth in recording.truth:
         size = f" {100 * truth.peak_iod:.1f} %" if truth.peak_iod else ""

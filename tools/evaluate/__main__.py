@@ -21,8 +21,9 @@ from typing import Any
 from rich.console import Console
 
 from edge.errors import EdgeError
-from tools.evaluate import rendered, report
-from tools.evaluate.figures import figures
+from tools.evaluate import dataset, rendered, report
+from tools.evaluate.figures import Figures, figures
+from tools.evaluate.loso import loso
 from tools.evaluate.matching import Rules
 from tools.evaluate.records import Recording, Run, load
 from tools.evaluate.running import Work, run
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run or load, score and report; give the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.worst and not options.plots:
+        parser.error("--worst draws pictures: say where with --plots DIR")
     try:
         header, recordings = _recordings(options)
     except (EdgeError, ValueError, FileNotFoundError) as error:
@@ -44,32 +47,78 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not recordings:
         print("tools.evaluate: no recordings to score", file=sys.stderr)
         return 2
-    rules = _rules(options, header)
+    return _report(options, header, recordings)
+
+
+def _report(options: argparse.Namespace, header: dict[str, Any], recordings: list[Recording]) -> int:
+    work = Work.of(header)
+    if work.kind == "dataset" and not any(recording.truth for recording in recordings):
+        print("nothing is annotated in these recordings: there is nothing to score")
+        return 0
+    rules = _rules(options, work)
+    # Into a file nothing is wrapped.
+    console = Console(width=None if sys.stdout.isatty() else 1000, highlight=False)
     if options.list:
         print("\n".join(report.listing(recordings, rules)))
     of = {name: figures(part, rules) for name, part in report.columns(recordings).items()}
-    report.show(Console(width=None if sys.stdout.isatty() else 160), of)
+    if options.loso:
+        of |= _left_out(console, recordings, rules, work)
+    report.show(console, of)
     if options.json:
         shown = {name: part.as_json() for name, part in of.items()}
         options.json.write_text(json.dumps({"run": header, "figures": shown}, indent=1) + "\n")
+    if options.plots:
+        # Here, because matplotlib takes longer to import than a saved run takes to score.
+        from tools.evaluate import plots, worst
+
+        written = plots.write(of, options.plots)
+        if options.worst:
+            written += worst.plot(work, worst.choose(recordings, rules, options.worst), options.plots)
+        print("\n".join(str(path) for path in written))
     return 0
+
+
+def _left_out(console: Console, recordings: list[Recording], rules: Rules, work: Work) -> dict[str, Figures]:
+    """Give a further column for each of the device's: every person with what the others choose."""
+    result = {}
+    for name, part in report.columns(recordings).items():
+        if part[0].spotter != "device":
+            continue
+        answered, chosen = loso(part, rules, work.config)
+        console.print(report.choices(f"{name}, left out", chosen))
+        result[f"{name}, left out"] = figures(answered, rules)
+    return result
 
 
 def _recordings(options: argparse.Namespace) -> tuple[dict[str, Any], list[Recording]]:
     if options.command == "score":
         return load(options.run)
-    plan = rendered.RenderedSet(rendered.plan_of(options))
-    names = plan.names(options.clips, options.rate)
-    work = Work("rendered", plan.header(), tuple(options.set), options.command == "compare")
+    if options.command == "dataset":
+        held = dataset.DatasetSet(
+            options.layout, options.folder, options.sheet, skip_bad_rows=options.skip_bad_rows
+        )
+        settings = (f"event.max_duration_ms={dataset.LONGEST_MS}", *options.set)
+        names, work = held.names(), Work("dataset", held.header(), settings, options.compare)
+    else:
+        plan = rendered.RenderedSet(rendered.plan_of(options))
+        names = plan.names(options.clips, options.rate)
+        work = Work("rendered", plan.header(), tuple(options.set), options.command == "compare")
     header = work.as_header()
-    return header, run(work, names, Run(options.save, header), options.jobs)
+    recordings = run(work, names, Run(options.save, header), options.jobs)
+    if options.command == "dataset" and options.submission:
+        held.submit(options.submission, recordings, options.form)
+        print(f"answers written to {options.submission}")
+    return header, recordings
 
 
-def _rules(options: argparse.Namespace, header: dict[str, Any]) -> Rules:
-    event = Work.of(header).config.event
+def _rules(options: argparse.Namespace, work: Work) -> Rules:
+    """Count what the device is set to find; of a data set everything, by frames, as its organisers do."""
+    event = work.config.event
+    is_dataset = work.kind == "dataset"
     return Rules(
         (event.min_duration_ms / 1000, event.max_duration_ms / 1000),
-        is_strict=options.strict,
+        is_strict=options.strict or (is_dataset and not options.lenient),
+        counts_frames=is_dataset,
     )
 
 
@@ -88,8 +137,14 @@ def _parser() -> argparse.ArgumentParser:
         rendered.add_arguments(command)
         _add_running(command)
         _add_scoring(command)
+    command = commands.add_parser("dataset", help="a public data set")
+    dataset.add_arguments(command)
+    command.add_argument("--compare", action="store_true", help="with the classic spotter")
+    _add_running(command)
+    _add_scoring(command)
     command = commands.add_parser("score", help="a saved run")
     command.add_argument("run", type=Path, help="file of an earlier --save")
+    command.add_argument("--lenient", action="store_true", help="as for dataset")
     command.set_defaults(save=None)
     _add_scoring(command)
     return parser
@@ -107,6 +162,13 @@ def _add_scoring(command: argparse.ArgumentParser) -> None:
     command.add_argument("--strict", action="store_true", help="count everything, excuse nothing")
     command.add_argument("--list", action="store_true", help="name every miss and every false alarm")
     command.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    command.add_argument("--plots", type=Path, metavar="DIR", help="draw reliability, recall and confusion")
+    command.add_argument(
+        "--worst", type=int, default=0, metavar="N", help="draw the N worst misses and false alarms too"
+    )
+    command.add_argument(
+        "--loso", action="store_true", help="also choose threshold and temperature on the other people"
+    )
 
 
 if __name__ == "__main__":

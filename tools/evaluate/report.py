@@ -1,12 +1,14 @@
 """Figures as a person reads them: one table, a column for each spotter and frame rate."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from math import isnan
 
 from rich.console import Console
 from rich.table import Table
 
 from tools.evaluate.figures import Estimate, Figures, why_missed
+from tools.evaluate.loso import Chosen
 from tools.evaluate.matching import Rules, match
 from tools.evaluate.records import NAMES, Recording
 from tools.evaluate.table import DURATIONS_MS, INTENSITIES
@@ -66,7 +68,7 @@ def columns(recordings: Iterable[Recording]) -> dict[str, list[Recording]]:
 def show(console: Console, of: Mapping[str, Figures]) -> None:
     """Print all figures."""
     table = Table(title="95 % intervals in brackets: people drawn again", title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in of:
         table.add_column(name, justify="right")
 
@@ -134,6 +136,17 @@ def listing(recordings: Iterable[Recording], rules: Rules) -> list[str]:
             for answer in outcome.false
         ]
     return lines
+
+
+def choices(title: str, chosen: Sequence[Chosen]) -> Table:
+    """Show what was chosen for how many people."""
+    table = Table(title=f"{title}: chosen on the other people", title_justify="left")
+    for heading in ("threshold", "temperature", "people"):
+        table.add_column(heading, justify="right")
+    counts = Counter((one.threshold, one.temperature) for one in chosen)
+    for (threshold, temperature), people in sorted(counts.items()):
+        table.add_row(f"{threshold:.2f}", f"{temperature:.2f}", str(people))
+    return table
 
 
 def _estimate(estimate: Estimate, form: str) -> str:

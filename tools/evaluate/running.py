@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from edge.config import Config, load
 from edge.inference.manifest import models_folder, read_manifest
+from edge.pipeline import load_models
 from edge.records import Frame
 from tools.evaluate.matching import touches
 from tools.evaluate.records import Answer, Recording, Refused, Run, Source, Stretch, watch
@@ -144,17 +145,22 @@ def _watch(work: Work, source: Source) -> list[Recording]:
     """Run the device, and the classic spotter where asked, over one pass of the frames."""
     if not work.compare:
         return [watch(source.frames(), work.config, source.truth, source.name, source.subject)]
+    # Here, because it needs scipy.signal, which takes longer to import than a short run takes.
     from tools.evaluate.classic import ClassicSpotter
 
-    classic = ClassicSpotter(rate_hz=source.rate_hz)
+    models = load_models(work.config)
+    try:
+        classic = ClassicSpotter(work.config, models, rate_hz=source.rate_hz)
 
-    def shown_to_both() -> Iterator[Frame]:
-        for frame in source.frames():
-            classic.feed(frame)
-            yield frame
+        def shown_to_both() -> Iterator[Frame]:
+            for frame in source.frames():
+                classic.feed(frame)
+                yield frame
 
-    device = watch(shown_to_both(), work.config, source.truth, source.name, source.subject)
-    return [device, as_gated(device, classic.finish())]
+        device = watch(shown_to_both(), work.config, source.truth, source.name, source.subject)
+        return [device, as_gated(device, classic.finish())]
+    finally:
+        models.close()
 
 
 def as_gated(device: Recording, answers: Iterable[Answer]) -> Recording:

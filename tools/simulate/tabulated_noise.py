@@ -1,0 +1,181 @@
+"""Measure what a camera's noise and sampling do to the registration of one face, and make more of the same."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge import motion
+from edge.records import CROP_SIZE
+from edge.regions import REGIONS
+from tools.simulate.rig import Pose, Rig
+from tools.simulate.sensor import Conditions, Sensor
+from tools.simulate.tabulated_bench import Bench, register
+from tools.simulate.tabulated_motion import Anchor
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+_PLACES = 10
+"""Places on the sensor where the face is rendered."""
+_EXPOSURES = 5
+"""Noisy frames at each place."""
+_ANCHORS = 3
+_WAVES = np.array([[1, 0], [0, 1], [1, 1], [1, -1], [0.37, 0.21], [-0.23, 0.41]])
+"""Periods of the error that depends on where the face lies on the sensor's pixels, cycles for each pixel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Errors of the registration for one face, one camera, one light. R regions."""
+
+    anchors: list[Anchor]
+    root: Doubles
+    """(2 R + 1, 2 R + 1) Cholesky root of the covariance of a frame's error in one step, px, and of its luma."""
+    sampling_px: Doubles
+    """(R, 2) standard deviation of the error that changes as the face moves over the pixels."""
+    grain: Doubles
+    """(R,) squared residual by the noise of a frame."""
+    grain_spread: Doubles
+    """(R,) its relative standard deviation from frame to frame."""
+    slant_px: Doubles
+    """(R, 2) error in one step for light that grows by its whole within one row of the sensor."""
+
+    def frames(self, count: int, rng: np.random.Generator) -> tuple[Doubles, Doubles, Doubles]:
+        """Draw errors (T, R, 2) px, squared residuals (T, R) and luma (T,) for `count` frames."""
+        drawn = rng.standard_normal((count, len(self.root))) @ self.root.T
+        spread = 1 + self.grain_spread * rng.standard_normal((count, len(REGIONS)))
+        return (
+            drawn[:, :-1].reshape(count, len(REGIONS), 2),
+            self.grain * np.maximum(spread, 0.1),
+            drawn[:, -1],
+        )
+
+    def sampling(self, where_px: Doubles, rng: np.random.Generator) -> Doubles:
+        """Draw the error (T, R, 2) px for the regions' places on the sensor (T, R, 2)."""
+        result = np.zeros_like(where_px)
+        for wave in _WAVES:
+            phase = 2 * np.pi * (where_px @ wave)
+            for part in (np.cos(phase), np.sin(phase)):
+                result += part[:, :, None] * rng.standard_normal((len(REGIONS), 2))
+        return np.asarray(result * self.sampling_px / np.sqrt(len(_WAVES)))
+
+
+def study(
+    bench: Bench, rig: Rig, conditions: Conditions, attitude: tuple[float, float], rng: np.random.Generator
+) -> Noise:
+    """Render the still face at several places, expose it several times, and see what the registration does."""
+    # Lamps are no noise: tabulated._lamps has them.
+    sensor, quiet = Sensor(replace(conditions, mains_depth=0.0), rng), bench.sensor
+    errors, sampling, variances, lumas, anchors = [], [], [], [], []
+    neutral = np.zeros(len(rig.shapes), np.float32)
+    solves = []
+    for place in range(_PLACES):
+        shift_iod = rng.uniform(-1, 1, 2) / rig.iod_px
+        pose = Pose(*attitude, float(rng.normal(0, 0.01)), (float(shift_iod[0]), float(shift_iod[1])))
+        upright = bench.upright(pose).astype(float)
+        crop_from_sensor = _jittered(upright, rng)
+        raw = bench.raw(neutral, (0.0, 0.0), pose)
+        clean = quiet.expose(raw, 1.0, 0.0)
+        face = bench.track(clean, crop_from_sensor, pose)
+        answer, _ = register(bench.anchor, face, np.zeros((len(REGIONS), 2), np.float32))
+        sampling.append(answer.shift_px.ravel() - bench.anchor.rows[:, :4] @ _fit(bench, answer.shift_px))
+        smooth, _ = motion._pyramid(face.crop)
+        for exposure in range(_EXPOSURES):
+            noisy = bench.track(sensor.expose(raw, 1.0, 0.0), crop_from_sensor, pose)
+            grainy, coarse = motion._pyramid(noisy.crop)
+            if place < _ANCHORS and exposure == 0:
+                anchor = motion._make_anchor(grainy, coarse, noisy)
+                anchors.append(_anchor(anchor, smooth))
+                solves.append(anchor.fine)
+                continue
+            windows = solves[place % len(solves)]
+            difference = _windowed(grainy - smooth, windows)
+            mean = difference @ windows.weight
+            variances.append((difference**2) @ windows.weight - mean**2)
+            errors.append((place, -np.einsum("rp,rpi->ri", difference, windows.solve).ravel()))
+            lumas.append(float(grainy.mean() - smooth.mean()))
+    return _pool(bench, anchors, errors, sampling, np.array(variances), np.array(lumas), solves)
+
+
+def _pool(
+    bench: Bench,
+    anchors: list[Anchor],
+    errors: list[tuple[int, Doubles]],
+    sampling: list[Doubles],
+    variances: Doubles,
+    lumas: Doubles,
+    solves: list[motion._Windows],
+) -> Noise:
+    """Turn the samples of `study` into statistics."""
+    places = np.array([place for place, _ in errors])
+    rows = np.array([row for _, row in errors])
+    means = np.array([rows[places == place].mean(axis=0) for place in range(_PLACES)])
+    inside = np.concatenate([rows - means[places], (lumas - lumas.mean())[:, None]], axis=1)
+    covariance = inside.T @ inside / (len(rows) - _PLACES)
+    centres = np.append(np.repeat(_centres(bench), 2, axis=0), [[0.0, 0.0]], axis=0)
+    apart = np.linalg.norm(centres[:, None] - centres[None], axis=2)
+    taper = np.exp(-0.5 * (apart / 14.0) ** 2)
+    taper[-1, :-1] = taper[:-1, -1] = 0
+    covariance *= taper
+    covariance += np.diag(1e-12 + 1e-3 * np.diag(covariance))
+    steady = np.var(means, axis=0) - np.diag(covariance)[:-1] / _EXPOSURES
+    clean = np.mean(np.square(sampling), axis=0)
+    contrast = np.mean([windows.contrast for windows in solves], axis=0).astype(float)
+    noise = variances.mean(axis=0)
+    return Noise(
+        anchors=anchors,
+        root=np.linalg.cholesky(covariance),
+        sampling_px=np.sqrt(clean + np.maximum(steady, 0)).reshape(-1, 2),
+        grain=noise / contrast**2,
+        grain_spread=variances.std(axis=0) / np.maximum(noise, 1e-9),
+        slant_px=np.mean([_slant(windows) for windows in solves], axis=0) / _scale(bench),
+    )
+
+
+def _anchor(anchor: motion._Anchor, clean: Floats) -> Anchor:
+    """Say what steps from a noisy anchor find of a displacement of the clean face."""
+    windows = anchor.fine
+    down, right = np.gradient(clean)
+    slopes = np.stack([_windowed(right, windows), _windowed(down, windows)], axis=2).astype(float)
+    gain = np.einsum("rpi,rpj->rij", windows.solve, slopes)
+    slope = np.einsum("rpi,p,rpj->rij", slopes, windows.weight, slopes)
+    slope /= windows.contrast.astype(float)[:, None, None] ** 2
+    return Anchor(anchor.rows, windows.information.astype(float), gain, slope)
+
+
+def _windowed(image: Floats, windows: motion._Windows) -> Floats:
+    side = int(np.sqrt(windows.index.shape[1]))
+    index = windows.index.reshape(-1, side, side)[:, :-1, :-1].reshape(len(windows.index), -1)
+    return np.asarray(image.ravel()[index])
+
+
+def _slant(windows: motion._Windows) -> Doubles:
+    """Give the step (R, 2) px that light growing by its whole from one row of the crop to the next makes."""
+    side = int(np.sqrt(windows.template.shape[1]))
+    down = np.repeat(np.arange(side) - side // 2, side)
+    return -np.einsum("rp,rpi->ri", windows.template * down, windows.solve).astype(float)
+
+
+def _scale(bench: Bench) -> float:
+    """Give the crop's pixels for each pixel of the sensor."""
+    return float(np.hypot(*bench.crop_from_sensor[:, 0]))
+
+
+def _centres(bench: Bench) -> Doubles:
+    return bench.anchor.rows.reshape(len(REGIONS), 2, 6)[:, 0, 2:4] * np.array([1.0, -1.0])
+
+
+def _fit(bench: Bench, shift_px: Doubles) -> Doubles:
+    rows = bench.anchor.rows[:, :4]
+    return np.asarray(np.linalg.lstsq(rows, shift_px.ravel(), rcond=None)[0])
+
+
+def _jittered(matrix: Doubles, rng: np.random.Generator) -> Floats:
+    """Put a crop (2, 3) half a pixel and a few thousandths off, as the tracker does."""
+    angle, size = rng.normal(0, 0.004), np.exp(rng.normal(0, 0.004))
+    turn = size * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre = np.array([CROP_SIZE / 2, CROP_SIZE / 2])
+    result = turn @ matrix
+    result[:, 2] += centre - turn @ centre + rng.normal(0, 0.5, 2)
+    return result.astype(np.float32)

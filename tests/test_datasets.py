@@ -1,6 +1,7 @@
 """Miniature, made-up copies of the public data sets, with the quirks of the published folders and sheets."""
 
 import csv
+import json
 import logging
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
+from edge.frames.portrait import load_portrait, portrait_landmarks
+from edge.frames.script import Script
+from edge.frames.synthetic import SyntheticSource
 from edge.records import EMOTIONS
+from tools.evaluate.__main__ import main
 from tools.evaluate.datasets import LAYOUTS, DatasetError, Source, read, write_submission
 from tools.evaluate.datasets.words import action_units_of, emotion_of
 from tools.evaluate.records import Answer
@@ -74,9 +79,9 @@ CAS2_ROWS: Rows = [
 def cas_me_2(folder: Path, rows: Rows = CAS2_ROWS) -> Path:
     raw = folder / "CAS(ME)2" / "rawpic"
     for name in ("s15/15_0401girlcrashing", "s15/15_0101disgustingteeth", "s23/23_0502funnyerrors"):
-        pictures(raw / name, (f"img{number:03d}.jpg" for number in range(1, 21)))
+        pictures(raw / name, (f"img{number:03d}.jpg" for number in (1, 2, 20)))
     # As published: the same video once more in a stranger's folder, and clips that are no long videos.
-    pictures(raw / "s19" / "23_0502funnyerrors", (f"img{number:03d}.jpg" for number in range(1, 21)))
+    pictures(raw / "s19" / "23_0502funnyerrors", (f"img{number:03d}.jpg" for number in (1, 2, 20)))
     pictures(folder / "CAS(ME)2" / "selectedpic" / "s15" / "15_0402beatingpregnantwoman", ["img5.jpg"])
     workbook(
         folder / "CAS(ME)2" / "CAS(ME)^2code_final(Updated).xlsx",
@@ -157,7 +162,7 @@ SAMM_ROWS: Rows = [
 
 def samm(folder: Path, rows: Rows = SAMM_ROWS, header: Sequence[Any] = SAMM_HEADER) -> Path:
     for video in ("006_1", "011_2", "011_3"):
-        names = (f"{video}_{number:04d}.jpg" for number in range(1, 201))
+        names = (f"{video}_{number:04d}.jpg" for number in (1, 2, 200))
         pictures(folder / "SAMM_longvideos" / video, names)
     remarks = [("SAMM Long Videos", "made up for a test")] + [()] * 8
     workbook(
@@ -245,6 +250,7 @@ def cas_me_3(folder: Path, rows: Rows | None = None) -> Path:
     part = folder / "part_A" / "data"
     pictures(part / "spNO.1" / "a" / "color", (f"{number}.jpg" for number in range(8, 41)))
     pictures(part / "spNO.1" / "a" / "depth", (f"{number}.png" for number in range(8, 41)))
+    pictures(folder / "part_B" / "spNO.9" / "a" / "color", ["1.jpg"])
     pictures(part / "spNo.3" / "J" / "color", (f"{number}.jpg" for number in range(2, 41)))
     listed = rows or [
         # Numbers are text in the published sheet.
@@ -358,6 +364,69 @@ def test_half_a_second_decides_where_a_sheet_has_no_kinds(tmp_path: Path) -> Non
     assert [item.kind for item in truth] == ["micro", "macro"]
 
 
+# --- from end to end ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def samm_with_a_face(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two and a half seconds of the animated portrait in the layout of SAMM Long Videos."""
+    folder = tmp_path_factory.mktemp("SAMM")
+    script = Script(
+        micro_per_min=60.0, micro_duration_ms=(100.0, 180.0), micro_peak_iod=(0.024, 0.025), blink_per_min=0.0,
+        emotions=("surprise", "happiness"), quiet_start_s=0.8,
+    )  # fmt: skip
+    source = SyntheticSource(
+        load_portrait(),
+        portrait_landmarks(),
+        seconds=2.6,
+        size=(320, 240),
+        seed=5,
+        script=script,
+        face_px=120.0,
+    )
+    video = folder / "SAMM_longvideos" / "006_1"
+    video.mkdir(parents=True)
+    for frame in source.frames():
+        cv2.imwrite(str(video / f"006_1_{frame.sequence + 1:04d}.jpg"), frame.luma)
+    rows: list[tuple[Any, ...]] = []
+    codes: list[tuple[Any, ...]] = []
+    for number, event in enumerate((event for event in source.truth if event.kind == "micro"), 1):
+        frames = (round(200 * time_s) + 1 for time_s in (event.onset_s, event.apex_s, event.offset_s))
+        units = "+".join(unit.au.removeprefix("AU") for unit in event.action_units)
+        rows.append(("006", f"006_1_{number}", 1, *frames, None, "Micro - 1/2", units, None))
+        codes.append((f"006_1_{number}", event.emotion))
+    workbook(folder / "SAMM_LongVideos_V3_Release.xlsx", FACS_Movement_Only=[SAMM_HEADER, *rows])
+    workbook(folder / "SAMM_Micro_FACS_Codes_v2.xlsx", Codes=[("Filename", "Estimated Emotion"), *codes])
+    return folder
+
+
+def test_one_command_scores_a_data_set(samm_with_a_face: Path, tmp_path: Path) -> None:
+    written = tmp_path / "figures.json"
+    assert main(["dataset", "samm-lv", str(samm_with_a_face), "--json", str(written)]) == 0
+    (figures,) = json.loads(written.read_text())["figures"].values()
+    assert figures["true"] + figures["missed"] == 2
+    assert figures["true"] >= 1
+    assert figures["estimates"]["f1"]["value"] > 0.5
+
+
+def test_one_command_answers_an_unseen_set(samm_with_a_face: Path, tmp_path: Path) -> None:
+    zipped = tmp_path / "submission.zip"
+    frames = samm_with_a_face / "SAMM_longvideos"
+    assert main(["dataset", "megc-unseen", str(frames), "--submission", str(zipped)]) == 0
+    with zipfile.ZipFile(zipped) as archive:
+        answers = list(csv.DictReader(archive.read("samm_pred.csv").decode().splitlines()))
+    assert answers
+    assert {(row["vid"], row["type"]) for row in answers} == {("006_1", "me")}
+    assert all(1 <= int(row["onset"]) < int(row["offset"]) <= 520 for row in answers)
+
+
+def test_the_command_says_what_is_wrong_with_a_sheet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["dataset", "samm-lv", str(samm(tmp_path, with_cell(0, 4, 9)))]) == 2
+    assert "row 11, column Apex (E): apex 9 lies before onset 10" in capsys.readouterr().err
+
+
 # --- words ----------------------------------------------------------------------------------------------------
 
 
@@ -440,6 +509,11 @@ def test_rows_with_mistakes_can_be_left_out(tmp_path: Path, caplog: pytest.LogCa
     sources = by_name(read("samm-lv", samm(tmp_path, with_cell(0, 4, 9)), skip_bad_rows=True))
     assert len(sources["006_1"].truth) == 2
     assert "apex 9 lies before onset 10; the row is left out" in caplog.text
+
+
+def test_who_reads_again_is_spared_the_warnings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read("samm-lv", samm(tmp_path, with_cell(0, 4, 9)), skip_bad_rows=True, is_quiet=True)
+    assert caplog.text == ""
 
 
 def test_missing_columns_are_all_named(tmp_path: Path) -> None:

@@ -32,16 +32,16 @@ _ERRATA: Errata = {
 
 def recordings(folder: Path) -> list[Recorded]:
     """Find rawpic/s15/15_0101disgustingteeth/img001.jpg or rawvideo/s15/15_0101disgustingteeth.avi."""
-    found: dict[str, tuple[bool, Path]] = {}
+    found: dict[str, tuple[tuple[bool, bool], Path]] = {}
     for path, match in folders.recordings(folder, _VIDEO):
         places = {part.casefold() for part in path.relative_to(folder).parts[:-1]} | {folder.name.casefold()}
         if places & {"selectedpic", "cropped"}:
             continue  # the short clips cut out of the long videos
         name = f"{match[1]}_{match[2]}"
-        # Subject 23's 0502 lies in the folder of subject 19 as well; pictures are to be preferred to video.
-        is_at_home = path.parent.name == f"s{match[1]}" and path.is_dir()
-        if name not in found or is_at_home > found[name][0]:
-            found[name] = (is_at_home, path)
+        # Pictures rather than video. Subject 23's 0502 lies in the folder of subject 19 as well.
+        rank = path.is_dir(), path.parent.name == f"s{match[1]}"
+        if name not in found or rank > found[name][0]:
+            found[name] = rank, path
     return [Recorded(name, f"s{name[:2]}", 30.0, path) for name, (_, path) in found.items()]
 
 

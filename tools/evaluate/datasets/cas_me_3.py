@@ -38,12 +38,12 @@ def recordings(folder: Path) -> list[Recorded]:
     """Find spNO.1/a/color/355.jpg; the labels write `spNO`, some folders `spNo`."""
     found = []
     for place, match in folders.recordings(folder, _SUBJECT):
+        if {part.casefold() for part in place.relative_to(folder).parts} & {"part_b", "part_c"}:
+            continue  # part B has no labels, part C labels of its own
         subject = f"spNO.{match[1]}"
         for path, letter in folders.recordings(place, _VIDEO, depth=1):
-            colour = next(
-                (path / name for name in ("color", "Color", "colour") if (path / name).is_dir()), path
-            )
-            found.append(Recorded(f"{subject}_{letter[0].lower()}", subject, 30.0, colour))
+            inside = [path / name for name in ("color", "Color") if (path / name).is_dir()]
+            found.append(Recorded(f"{subject}_{letter[0].lower()}", subject, 30.0, (*inside, path)[0]))
     return found
 
 
@@ -55,6 +55,7 @@ def sheets(folder: Path) -> list[Path]:
 
 
 def annotations(path: Path, mistakes: Mistakes) -> list[Annotation]:
+    """Read a sheet of one kind; its file's name says which where no column does."""
     kind = "macro" if "mae_label" in path.name.casefold() else "micro"
     items = []
     for row in rows_below_header(path, _COLUMNS):

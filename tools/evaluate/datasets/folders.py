@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tools.evaluate.datasets.source import VIDEO_SUFFIXES
 
-_DEPTH = 4
-"""Archives unpack into a folder or two of their own above the data."""
+_DEPTH = 5
+"""Archives unpack into folders of their own above the data: part_A/data/part_A_split/part_A/spNO.1."""
 
 
 def entries(folder: Path, is_leaf: Callable[[str], bool], depth: int = _DEPTH) -> Iterator[Path]:

@@ -36,6 +36,7 @@ def recordings(folder: Path) -> list[Recorded]:
 
 
 def annotations(path: Path, mistakes: Mistakes) -> list[Annotation]:
+    """Read `vid,onset,offset`, and `apex`, `type`, `AU`, `emotion` where they are there."""
     rows = rows_below_header(path, _COLUMNS)
     items = (annotation(row, row.text("video"), mistakes) for row in rows)
     return [item for item in items if item is not None]

@@ -33,11 +33,13 @@ class Mistakes:
         where: what the report is about: the sheet, or the folder where there is none.
         skip_bad_rows: tell of mistakes in rows as warnings and go on without those rows. Mistakes of the data
             set as a whole (a missing column, a folder of another layout) are errors either way.
+        is_quiet: skip them without a word.
     """
 
-    def __init__(self, where: Path, *, skip_bad_rows: bool = False) -> None:
+    def __init__(self, where: Path, *, skip_bad_rows: bool = False, is_quiet: bool = False) -> None:
         self._where = where
         self._skip = skip_bad_rows
+        self._is_quiet = is_quiet
         self._found: list[str] = []
         self.in_rows = 0
         """Mistakes in rows so far: who reads a row looks whether it rose."""
@@ -45,10 +47,10 @@ class Mistakes:
     def row(self, place: str, text: str) -> None:
         """Note a mistake in one row; `place` names file, row and column as the spreadsheet shows them."""
         self.in_rows += 1
-        if self._skip:
-            logger.warning("%s: %s; the row is left out", place, text)
-        else:
+        if not self._skip:
             self._found.append(f"{place}: {text}")
+        elif not self._is_quiet:
+            logger.warning("%s: %s; the row is left out", place, text)
 
     def whole(self, text: str) -> None:
         """Note a mistake that concerns the whole."""

@@ -20,7 +20,12 @@ _NAMED = 12
 
 
 def read(
-    layout: str, folder: Path, sheet: Path | None = None, *, skip_bad_rows: bool = False
+    layout: str,
+    folder: Path,
+    sheet: Path | None = None,
+    *,
+    skip_bad_rows: bool = False,
+    is_quiet: bool = False,
 ) -> list[Source]:
     """Read a data set from its published folders and spreadsheets.
 
@@ -35,6 +40,7 @@ def read(
             read without truth.
         skip_bad_rows: leave out rows with mistakes, with a warning each, instead of raising. The figure is then
             not the one of the literature.
+        is_quiet: give no warnings; for a worker process, which reads again what was read before.
 
     Returns:
         The recordings in natural order of their names.
@@ -61,14 +67,14 @@ def read(
                 f"no annotations: expected {chosen.sheet_expected} in it or beside it, or a sheet named with --sheet"
             ],
         )
-    mistakes = Mistakes(sheets[0] if sheets else folder, skip_bad_rows=skip_bad_rows)
+    mistakes = Mistakes(sheets[0] if sheets else folder, skip_bad_rows=skip_bad_rows, is_quiet=is_quiet)
     usable = _usable(found, mistakes)
     rows: list[Annotation] = []
     for path in sheets:
         rows += chosen.annotations(path, mistakes)
     truth = _placed(without_repeats(rows, mistakes), found, usable, mistakes)
     mistakes.stop_if_any()
-    if sheets:
+    if sheets and not is_quiet:
         _remark(chosen, truth)
     return [
         Source(

@@ -342,8 +342,10 @@ def test_a_submission_holds_frame_numbers_in_the_form_of_the_challenge(tmp_path:
     assert (tmp_path / "recognise" / "cas_pred.csv").read_text().endswith("dzw,dzw_a1,31,49,surprise\n")
 
 
-def test_a_submission_is_not_one_table(tmp_path: Path) -> None:
-    assert "name a .zip or a folder" in mistakes_of(lambda: write_submission(tmp_path / "all.csv", []))[0]
+def test_a_submission_is_not_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["dataset", "megc-unseen", str(unseen(tmp_path)), "--submission", str(tmp_path / "all.csv")])
+    assert "all.csv: a submission is two tables: name a .zip or a folder" in capsys.readouterr().err
 
 
 def test_the_unseen_set_is_scored_where_a_sheet_is_given(tmp_path: Path) -> None:

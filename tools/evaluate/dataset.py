@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.evaluate import datasets
-from tools.evaluate.datasets.submission import FORMS
+from tools.evaluate.datasets.submission import FORMS, target
 from tools.evaluate.records import Recording
 
 LONGEST_MS = 500
@@ -20,9 +20,17 @@ class DatasetSet:
         ValueError, OSError: the layout is unknown, or folder or spreadsheet are not as it says.
     """
 
-    def __init__(self, layout: str, folder: Path, sheet: Path | None, *, skip_bad_rows: bool = False) -> None:
+    def __init__(
+        self,
+        layout: str,
+        folder: Path,
+        sheet: Path | None,
+        *,
+        skip_bad_rows: bool = False,
+        is_quiet: bool = False,
+    ) -> None:
         self._layout, self._folder, self._sheet, self._skip = layout, folder, sheet, skip_bad_rows
-        sources = datasets.read(layout, folder, sheet, skip_bad_rows=skip_bad_rows)
+        sources = datasets.read(layout, folder, sheet, skip_bad_rows=skip_bad_rows, is_quiet=is_quiet)
         self._sources = {source.name: source for source in sources}
 
     @classmethod
@@ -34,6 +42,7 @@ class DatasetSet:
             Path(header["folder"]),
             Path(sheet) if sheet else None,
             skip_bad_rows=header["skip_bad_rows"],
+            is_quiet=True,  # whoever made the header has read it with its warnings
         )
 
     def header(self) -> dict[str, Any]:
@@ -54,11 +63,7 @@ class DatasetSet:
         return self._sources[name]
 
     def submit(self, path: Path, recordings: Iterable[Recording], form: str) -> None:
-        """Write the device's answers as the challenges take them.
-
-        Raises:
-            DatasetError: `path` is neither a .zip nor a folder.
-        """
+        """Write the device's answers as the challenges take them."""
         datasets.write_submission(
             path,
             [(self.source(r.name), r.answers) for r in recordings if r.spotter == "device"],
@@ -81,6 +86,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--skip-bad-rows", action="store_true", help="leave out rows with mistakes, and say so"
     )
     parser.add_argument(
-        "--submission", type=Path, metavar="FILE.zip", help="write the answers as the challenges take them"
+        "--submission", type=target, metavar="FILE.zip", help="write the answers as the challenges take them"
     )
     parser.add_argument("--form", choices=FORMS, default=FORMS[0], help="of the submission")

@@ -7,13 +7,13 @@ hitheyuhong/MEGC2024-CODE and the organisers' genbing99/STRS-Metric, emotion `ne
 `others`. Frames are numbered as the images are.
 """
 
+import argparse
 import csv
 import io
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tools.evaluate.datasets.mistakes import DatasetError
 from tools.evaluate.datasets.source import Source
 from tools.evaluate.datasets.words import MICRO_AT_MOST_S
 from tools.evaluate.records import NAMES, Answer
@@ -28,21 +28,28 @@ _CLASSES = {"happiness": "positive", "surprise": "surprise", "other": "others"}
 """The challenges' classes; every other emotion is negative."""
 
 
+def target(argument: str) -> Path:
+    """Read a command-line argument as where a submission goes, before hours are spent on it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is neither a .zip nor a folder.
+    """
+    path = Path(argument)
+    if path.suffix and path.suffix.lower() != ".zip" and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: a submission is two tables: name a .zip or a folder")
+    return path
+
+
 def write_submission(
     path: Path, answered: Iterable[tuple[Source, Sequence[Answer]]], form: str = "spot"
 ) -> None:
     """Write what was answered for each recording of the unseen set.
 
     Args:
-        path: a .zip, which then holds `cas_pred.csv` and `samm_pred.csv`, or a folder for the two.
+        path: as `target` takes it: a .zip, which then holds `cas_pred.csv` and `samm_pred.csv`, or a folder.
         answered: recordings with their answers.
         form: one of FORMS.
-
-    Raises:
-        DatasetError: `path` is another kind of file.
     """
-    if form not in FORMS:
-        raise DatasetError(path, [f"unknown form {form!r} of submission; known are {', '.join(FORMS)}"])
     tables: dict[str, list[tuple[object, ...]]] = {"cas_pred.csv": [], "samm_pred.csv": []}
     for source, answers in answered:
         half = "samm_pred.csv" if source.rate_hz > 100 else "cas_pred.csv"
@@ -52,8 +59,6 @@ def write_submission(
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, text in texts.items():
                 archive.writestr(name, text)
-    elif path.suffix and not path.is_dir():
-        raise DatasetError(path, ["a submission is two tables: name a .zip or a folder"])
     else:
         path.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():

@@ -183,8 +183,19 @@ def test_recognition_is_scored_on_true_positives_only():
     # Fear taken for anger is negative all the same.
     assert value(of, "uf1_three") == 1.0
     assert value(of, "strs") == pytest.approx(value(of, "f1"))
+    assert value(of, "strs_seven") < value(of, "strs")
     assert of.confusion[NAMES.index("fear"), NAMES.index("anger")] == 1
     assert of.confusion.sum() == 2
+
+
+def test_strs_knows_others_as_a_class_and_three_class_recognition_does_not():
+    other = recording(
+        [truth(1.0, 1.1), truth(2.0, 2.1, emotion="other")], [answer(1.0, 1.1), answer(2.0, 2.1)]
+    )
+    of = small([other])
+    assert value(of, "uf1_three") == value(of, "uf1_seven") == 1.0
+    # positive: precision 1/2, recall 1; others: never named.
+    assert value(of, "f1_four") == pytest.approx(2 * 0.25 * 0.5 / 0.75)
 
 
 def test_action_units_are_scored_with_their_side():

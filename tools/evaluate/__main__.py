@@ -55,6 +55,8 @@ def _report(options: argparse.Namespace, header: dict[str, Any], recordings: lis
     if work.kind == "dataset" and not any(recording.truth for recording in recordings):
         print("nothing is annotated in these recordings: there is nothing to score")
         return 0
+    if options.only_annotated:
+        recordings = [r for r in recordings if any(truth.kind == "micro" for truth in r.truth)]
     rules = _rules(options, work)
     # Into a file nothing is wrapped.
     console = Console(width=None if sys.stdout.isatty() else 1000, highlight=False)
@@ -160,6 +162,11 @@ def _add_running(command: argparse.ArgumentParser) -> None:
 
 def _add_scoring(command: argparse.ArgumentParser) -> None:
     command.add_argument("--strict", action="store_true", help="count everything, excuse nothing")
+    command.add_argument(
+        "--only-annotated",
+        action="store_true",
+        help="pass over recordings without any micro-expression, as most published figures do",
+    )
     command.add_argument("--list", action="store_true", help="name every miss and every false alarm")
     command.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     command.add_argument("--plots", type=Path, metavar="DIR", help="draw reliability, recall and confusion")

@@ -4,13 +4,16 @@ An answer is true if it overlaps an annotated micro-expression with an intersect
 half. An annotation is found once, an answer finds one annotation, and TP, FP and FN are summed over the whole set
 before one F1 is taken.
 
-The field's programs (genbing99/SoftNet-SpotME:Utils/mean_average_precision, kept by MEAN, MTSN and ME-TST) take
-the answers in any order, give each the annotation that it overlaps best, and call it false if that one is taken.
-Here pairs are taken best overlap first. The counts are the same: an answer cannot share half its union with two
-annotations that do not overlap each other, unless it shares exactly half with both, so each answer has one
-annotation to go for, and TP is the number of annotations that any answer goes for. The order decides only which of
-two answers on one annotation is the true one; best overlap first makes that a property of the answers. With exact
-halves, or annotations that overlap, best first finds as many as theirs or more.
+The field's programs give each answer, in any order, the annotation that it overlaps best, and call it false if that
+one is taken (genbing99/SoftNet-SpotME:Utils/mean_average_precision, kept by MEAN, MTSN and ME-TST), or count every
+pair of enough overlap (the organisers' genbing99/STRS-Metric). Here pairs are taken best overlap first. The counts are
+the same: an answer cannot share half its union with two annotations that do not overlap each other, unless it shares
+exactly half with both, so each answer has one annotation to go for; and of answers that do not overlap each other one
+at most goes for it. Where answers do overlap, the order decides which of two on one annotation is the true one; best
+overlap first makes that a property of the answers.
+
+Those programs pass over recordings in which nothing is annotated, the false alarms in them included; here each
+recording counts unless that is asked for.
 """
 
 from collections.abc import Iterable

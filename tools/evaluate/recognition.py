@@ -9,20 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.records import EMOTIONS
 from tools.evaluate.records import NAMES
 
-FIELD_CLASSES = ("positive", "negative", "surprise")
-"""The three classes of the MEGC recognition tasks (MEGC 2019, composite protocol)."""
+FIELD_CLASSES = ("positive", "negative", "surprise", "others")
+"""The classes of the MEGC tasks. Recognition of given clips (2019) knows the first three; spot-then-recognise all."""
 
-_CLASS_OF = {
-    "happiness": 0,
-    "surprise": 2,
-    **dict.fromkeys(("sadness", "anger", "fear", "disgust", "contempt"), 1),
-}
+_NEGATIVE = ("sadness", "anger", "fear", "disgust", "contempt")
+_CLASS_OF = {"happiness": 0, "surprise": 2, "other": 3, **dict.fromkeys(_NEGATIVE, 1)}
 
-_TO_FIELD = np.zeros((len(EMOTIONS), len(FIELD_CLASSES)))
-_TO_FIELD[range(len(EMOTIONS)), [_CLASS_OF[name] for name in EMOTIONS]] = 1
+CLASS_OF = np.array([_CLASS_OF[name] for name in NAMES])
+"""(8,) place in FIELD_CLASSES for each of NAMES."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +30,14 @@ class Recognition:
     uar: float
     """Unweighted average recall, over the classes that occur."""
     f1: float
-    """Harmonic mean of the classes' mean precision and mean recall: what the field multiplies to STRS
-    (zizheng-guo/ME-TST:training_utils.py, `recognition_evaluation`)."""
+    """Harmonic mean of the classes' mean precision and mean recall: what the organisers multiply to STRS
+    (genbing99/STRS-Metric:strs_metric.py). Not UF1, which is the mean of the classes' F1."""
     accuracy: float
 
 
 def field_classes(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum the probabilities (n, >= 7) of the seven emotions up to those of FIELD_CLASSES (n, 3)."""
-    return np.asarray(shares[:, : len(EMOTIONS)] @ _TO_FIELD)
+    """Sum the probabilities (n, 8) up to those of FIELD_CLASSES (n, 4)."""
+    return np.stack([shares[:, place == CLASS_OF].sum(axis=1) for place in range(len(FIELD_CLASSES))], axis=1)
 
 
 def confusion(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from edge.records import EMOTIONS
 from tools.evaluate.calibration import calibration_error
 from tools.evaluate.matching import Hit, Outcome, Rules
-from tools.evaluate.recognition import confusion, field_classes, index_of, measure, strs
+from tools.evaluate.recognition import CLASS_OF, confusion, field_classes, index_of, measure, strs
 from tools.evaluate.records import NAMES, Answer
 
 Floats = NDArray[np.float64]
@@ -171,10 +171,11 @@ def _emotion_measures(
 ) -> dict[str, float]:
     named = found & ~np.isnan(table.shares[:, 0]) & (table.emotion >= 0)
     shares, truth, weight = table.shares[named], table.emotion[named], of[named].astype(float)
-    # `other` is no emotion to recognise: such a truth is left out of the seven and of the field's three.
+    # `other` is no emotion to recognise: such a truth is left out of the seven and of the three classes.
     seven = measure(confusion(truth, shares[:, : len(EMOTIONS)].argmax(axis=1), len(EMOTIONS), weight))
-    groups = np.append(field_classes(np.eye(len(EMOTIONS))).argmax(axis=1), -1)
-    three = measure(confusion(groups[truth], field_classes(shares).argmax(axis=1), 3, weight))
+    classes, grouped = CLASS_OF[truth], field_classes(shares)
+    three = measure(confusion(classes, grouped[:, :3].argmax(axis=1), 3, weight))
+    four = measure(confusion(classes, grouped.argmax(axis=1), 4, weight))
     stated, right = stated_and_right(table, found)
     repeated = np.repeat(stated, of[named]), np.repeat(right, of[named])
     alarms = np.repeat(table.false_confidence, weights[table.false_person])
@@ -187,11 +188,10 @@ def _emotion_measures(
     return {
         "uf1_seven": seven.uf1,
         "uar_seven": seven.uar,
-        "f1_seven": seven.f1,
         "uf1_three": three.uf1,
         "uar_three": three.uar,
-        "f1_three": three.f1,
-        "strs": strs(spotting_f1, three.f1),
+        "f1_four": four.f1,
+        "strs": strs(spotting_f1, four.f1),
         "strs_seven": strs(spotting_f1, seven.f1),
         "calibration_error": calibration_error(*repeated),
         "calibration_error_equal_count": calibration_error(*repeated, equal_count=True),

@@ -2,10 +2,10 @@
 
 The same movement stands out on one face and drowns on another: pores, beards, light and compression set how
 still a resting region looks. So each region's *noise floor* is measured on the person: the standard deviation of
-the skin's displacement over 50 ms, taken robustly (1.4826 times the median of the absolute differences, over the
-square root of two because a difference carries the noise of two moments). Only time counts that can be assessed
-and in which the spotter sees neither a confuser nor a micro-expression. The first seconds of it make the
-baseline; from then on it follows slowly. Another face starts afresh.
+the skin's displacement over 50 ms, taken robustly (1.4826 times the median absolute deviation of the differences,
+over the square root of two because a difference carries the noise of two moments). Only such time counts as can
+be assessed and in which the spotter sees neither a confuser nor a micro-expression. The first seconds of it make
+the baseline; from then on it follows slowly. Another face starts afresh.
 
 Source: median absolute deviation as an estimate of a standard deviation, Rousseeuw and Croux, JASA 88, 1993;
 asymmetry by superposing a shape and its mirror image, Mardia, Bookstein and Moreton, Biometrika 87, 2000.
@@ -220,7 +220,8 @@ class Baseline:
 
 def _spread(differences: NDArray[np.float64] | Floats) -> NDArray[np.float64]:
     """Give the standard deviation (R,) of one moment's noise from differences (n, R, 2), x and y alike."""
-    deviation = 1.4826 * np.median(np.abs(differences), axis=0) / np.sqrt(2)
+    about_drift = differences - np.median(differences, axis=0)
+    deviation = 1.4826 * np.median(np.abs(about_drift), axis=0) / np.sqrt(2)
     both = np.sqrt(np.mean(deviation.astype(np.float64) ** 2, axis=1))
     return np.asarray(np.maximum(both, _LEAST_FLOOR_IOD))
 

@@ -103,10 +103,10 @@ class Reason(StrEnum):
     MACRO = "macro-expression"
     LIGHT = "light change"
     WEAK = "weak evidence"
-    NOISE = "within the noise"
     TOO_SHORT = "too short"
     TOO_SHORT_FOR_RATE = "too short for this rate"
     TOO_LONG = "too long"
+    NOISE = "within the noise"
 
 
 @dataclass(frozen=True, slots=True)

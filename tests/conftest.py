@@ -108,7 +108,7 @@ def make_event() -> Callable[..., Event]:
         )  # fmt: skip
         of_spot = {field.name for field in fields(Spot)} & changes.keys()
         spot = replace(spot, **{name: changes[name] for name in of_spot})
-        event = Event(spot, "disgust", 0.71, Quality(199.8, 0, 2.1, 212.0))
+        event = Event(spot, "disgust", 0.71, Quality(199.8, 0, 2.1, 212.0, True, 0.000412))
         return replace(event, **{name: value for name, value in changes.items() if name not in of_spot})
 
     return make

@@ -321,6 +321,9 @@ def test_health_and_info_are_retained_and_tell_the_state(
     running = next(health for health in seen["health"] if health["state"] == "running")
     assert running["face"] is False
     assert running["frames"] > 0
+    assert running["refusals"] == {"total": 0, "by_reason": {}}
+    assert set(running["not_assessable_s"]) == {"no face"}
+    assert running["baseline"] == {"ready": False, "progress": 0.0}
     assert running["stage_ms"]["path"]["p50"] > 0
     assert seen["health"][-1]["state"] == "stopping"
     assert seen["info"][0]["topics"] == [

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,6 +209,7 @@ def test_replay_finds_planted_events_and_writes_them_by_the_schema(
     summary = capsys.readouterr().out
     assert "200.00 frames/s measured" in summary
     assert "assessable" in summary
+    assert "of 5 s of calm face seen" in " ".join(summary.split())
     assert "NOTHING COULD BE ASSESSED" not in summary
 
 
@@ -219,6 +221,44 @@ def test_replay_keeps_standard_output_to_the_events_when_asked_for_them(
     for line in captured.out.splitlines():
         validate(json.loads(line))
     assert "of 1.49 s" in captured.err or "of 1.50 s" in captured.err
+
+
+def test_the_journal_tells_events_refusals_and_lost_time_in_order(video: Video, tmp_path: Path) -> None:
+    out, journal = tmp_path / "events.jsonl", tmp_path / "journal.jsonl"
+    assert main(["replay", str(video.path), "--quiet", "--out", str(out), "--journal", str(journal)]) == 0
+    *lines, summary = [json.loads(line) for line in journal.read_text().splitlines()]
+    for line in (*lines, summary):
+        validate(line)
+    starts = [line["start_s"] for line in lines]
+    assert starts == sorted(starts)
+    assert (lines[0]["kind"], lines[0]["reason"], lines[0]["start_s"]) == ("not_assessable", "warming up", 0)
+    events = [line["event"] for line in lines if line["kind"] == "event"]
+    assert events
+    assert events == [json.loads(line) for line in out.read_text().splitlines()]
+    refused = Counter(line["reason"] for line in lines if line["kind"] == "refusal")
+    assert summary["kind"] == "summary"
+    assert summary["events"] == len(events)
+    assert summary["refusals"] == refused
+    lost = [line for line in lines if line["kind"] == "not_assessable"]
+    lost_s = sum(line["end_s"] - line["start_s"] for line in lost)
+    assert lost_s == pytest.approx(sum(summary["not_assessable_s"].values()), abs=1e-5)
+    assert lost_s + summary["assessable_s"] == pytest.approx(summary["end_s"], abs=1e-5)
+
+
+def test_the_journal_of_a_video_without_a_face_is_one_stretch(blank: Path, tmp_path: Path) -> None:
+    journal = tmp_path / "journal.jsonl"
+    assert main(["replay", str(blank), "--quiet", "--journal", str(journal)]) == 0
+    stretch, summary = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert (stretch["reason"], stretch["start_s"]) == ("no face", 0)
+    assert stretch["end_s"] == summary["end_s"] > 0.9
+    assert summary["assessable_s"] == 0
+
+
+def test_a_journal_that_cannot_be_written_is_one_line_and_1(
+    blank: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", str(blank), "--journal", str(tmp_path / "absent" / "journal.jsonl")]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_replay_gives_the_same_events_each_time(video: Video, tmp_path: Path) -> None:

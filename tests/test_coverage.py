@@ -1,5 +1,7 @@
 """Every nanosecond is booked once, and neighbouring time of one reason is one stretch."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +38,7 @@ def test_assessable_and_lost_time_add_up_to_the_nanosecond(entries):
 @given(entries=bookings)
 def test_stretches_are_whole_in_order_and_without_overlap(entries):
     stretches, _ = booked(Coverage(), entries)
-    for before, after in zip(stretches, stretches[1:], strict=False):
+    for before, after in pairwise(stretches):
         assert before.end_ns <= after.start_ns
         assert before.end_ns < after.start_ns or before.reason != after.reason
 

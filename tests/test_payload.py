@@ -3,14 +3,17 @@
 import json
 from collections.abc import Callable
 from datetime import datetime
+from importlib import resources
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.commands.summary import MEANING
 from edge.errors import PublishError
 from edge.payload import PayloadWriter, health_payload, info_payload, validate
-from edge.records import EMOTIONS, ActionUnit, Event, Quality, Spot
+from edge.records import EMOTIONS, ActionUnit, Event, Quality, Reason, Spot
 
 START_NS = 1_795_428_902_415_999_999
 HASHES = {"landmark": "0" * 64, "spotter": "f" * 64}
@@ -43,7 +46,14 @@ def events(draw: st.DrawFn) -> Event:
         intensity_iod=draw(share),
         confusers=(0.0,) * 5,
     )
-    quality = Quality(draw(amount), draw(st.integers(0, 10**6)), draw(amount), draw(amount))
+    quality = Quality(
+        draw(amount),
+        draw(st.integers(0, 10**6)),
+        draw(amount),
+        draw(amount),
+        draw(st.booleans()),
+        draw(share),
+    )
     emotion = draw(st.sampled_from([*EMOTIONS, "other", "uncertain", None]))
     return Event(spot, emotion, draw(share), quality)
 
@@ -74,6 +84,10 @@ def test_an_event_reads_as_the_design_shows_it(make_event: MakeEvent) -> None:
     assert payload["clock_synchronised"] is True
     assert payload["probabilities"]["disgust"] == payload["confidence"] == 0.71
     assert payload["regions"] == {"eyes": 0.1, "brows": 0.2, "nose": 0.9, "mouth": 0.4}
+    assert payload["quality"] == {
+        "frame_rate_hz": 199.8, "frames_dropped": 0, "head_turn_deg_s": 2.1, "face_px": 212.0, "baseline_ready": True,
+        "noise_floor_iod": 0.000412,
+    }  # fmt: skip
     assert payload["model"] == {"landmark": "sha256:" + "0" * 64, "spotter": "sha256:" + "f" * 64}
 
 
@@ -121,6 +135,7 @@ def test_ids_sort_by_the_time_of_the_onset(make_event: MakeEvent) -> None:
         ({"intensity_iod": float("nan")}, "intensity_iod"),
         ({"quality": Quality(float("inf"), 0, 0.0, 0.0)}, "quality.frame_rate_hz"),
         ({"quality": Quality(200.0, -1, 0.0, 0.0)}, "quality.frames_dropped"),
+        ({"quality": Quality(200.0, 0, 0.0, 0.0, True, 2.0)}, "quality.noise_floor_iod"),
         ({"action_units": (ActionUnit("AU9", "middle", 0.5),)}, "action_units[0].side"),
         ({"face_id": 0}, "face_id"),
         ({"offset_ns": 20_000_000_000}, "duration_ms"),
@@ -160,6 +175,48 @@ def test_health_leaves_out_what_is_not_known_and_checks_the_rest() -> None:
         health_payload("lab-03", "boot-1", START_NS, "splendid")
     with pytest.raises(PublishError, match="colour"):
         health_payload("lab-03", "boot-1", START_NS, "running", colour="red")
+
+
+def every_reason(schema: dict[str, Any], name: str) -> list[str]:
+    """Give the reasons that journal-1.json explains under `name`, in its order."""
+    found: list[str] = []
+    for part in schema["$defs"][name]["anyOf"]:
+        if "$ref" in part:
+            found += every_reason(schema, part["$ref"].rpartition("/")[2])
+        else:
+            assert part["description"]
+            found.append(part["const"])
+    return found
+
+
+def test_the_schemas_explain_every_reason_that_the_device_knows() -> None:
+    folder = resources.files("edge") / "schemas"
+    journal, health = (
+        json.loads((folder / f"{name}-1.json").read_text(encoding="utf-8")) for name in ("journal", "health")
+    )
+    reasons = every_reason(journal, "reason")
+    assert sorted(reasons) == sorted(map(str, Reason))
+    of_health = health["properties"]["refusals"]["properties"]["by_reason"]["propertyNames"]["enum"]
+    assert of_health == reasons
+    lost = every_reason(journal, "not_assessable")
+    assert health["properties"]["not_assessable_s"]["propertyNames"]["enum"] == lost
+    assert lost == [str(reason) for reason in MEANING]
+
+
+def test_health_counts_refusals_and_lost_time_by_reason_and_knows_no_others() -> None:
+    refusals = {"total": 3, "by_reason": {"blink": 2, "too short for this rate": 1}}
+    baseline = {"ready": True, "progress": 1.0, "noise_floor_iod": 0.0004, "blinks_per_min": 14.2}
+    lost = {"no face": 3.2, "gap": 0.1}
+    health_payload(
+        "lab-03", "boot-1", START_NS, "running", refusals=refusals, baseline=baseline, not_assessable_s=lost
+    )
+    for wrong in (
+        {"refusals": {"total": 1, "by_reason": {"bad mood": 1}}},
+        {"not_assessable_s": {"blink": 1.0}},
+        {"baseline": {"ready": True}},
+    ):
+        with pytest.raises(PublishError, match=next(iter(wrong))):
+            health_payload("lab-03", "boot-1", START_NS, "running", **wrong)
 
 
 def test_info_states_purpose_and_limits() -> None:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from edge.frames.script import DEMO, PlantedEvent, Script
 from edge.frames.synthetic import SyntheticSource
 from edge.inference.manifest import MANIFEST, models_folder
 from edge.pipeline import Pipeline, Statistics, load_models, run
-from edge.records import Event, Frame, Reason
+from edge.records import Event, Frame, NotAssessable, Reason
 
 STILL = replace(DEMO, micro_per_min=0.0, blink_per_min=0.0)
 PERIOD_NS = 5_000_000
@@ -41,6 +42,22 @@ def feed(frames: Iterator[Frame] | tuple[Frame, ...], *settings: str) -> tuple[l
     statistics = pipeline.statistics
     pipeline.close()
     return events, statistics
+
+
+def watch(
+    frames: list[Frame] | tuple[Frame, ...],
+) -> tuple[list[Event], list[NotAssessable], Statistics]:
+    """Feed and keep the stretches that could not be assessed, too."""
+    config = Config()
+    pipeline = Pipeline(config, load_models(config))
+    events, stretches = [], []
+    for frame in frames:
+        events += pipeline.feed(frame)
+        stretches += pipeline.not_assessable
+    events += pipeline.finish()
+    stretches += pipeline.not_assessable
+    pipeline.close()
+    return events, stretches, pipeline.statistics
 
 
 def stamped(lumas: list[NDArray[np.uint8]], start: int = 0) -> list[Frame]:
@@ -105,6 +122,60 @@ def test_a_face_that_leaves_and_returns_is_found_again_under_a_new_number():
     assert statistics.faces == 2
     lost = sum(statistics.not_assessable_s.get(reason, 0.0) for reason in (Reason.FACE_LOST, Reason.NO_FACE))
     assert 0.8 < lost < 1.7
+
+
+def test_stretches_that_cannot_be_assessed_are_whole_and_leave_exactly_the_assessable_time():
+    frames, _ = rendered(12.0, replace(DEMO, micro_duration_ms=(80.0, 180.0), micro_peak_iod=(0.015, 0.025)))
+    empty = np.full_like(frames[0].luma, 128)
+    lumas = [f.luma for f in frames[:700]] + [empty] * 150 + [f.luma for f in frames[700:1500]]
+    # A hole of 100 ms, and a second one while no face is there.
+    stream = [f for f in stamped(lumas) if not 400 <= f.sequence < 420 and not 750 <= f.sequence < 760]
+    events, stretches, statistics = watch(stream)
+    assert events
+    reasons = [stretch.reason for stretch in stretches]
+    assert reasons[:3] == [Reason.WARMING_UP, Reason.GAP, Reason.WARMING_UP]
+    assert reasons.count(Reason.GAP) == 2
+    for before, after in pairwise(stretches):
+        assert before.end_ns < after.start_ns or before.reason != after.reason
+        assert before.end_ns <= after.start_ns
+    lost_ns = sum(stretch.end_ns - stretch.start_ns for stretch in stretches)
+    assert lost_ns == round(1e9 * sum(statistics.not_assessable_s.values()))
+    assert lost_ns + round(1e9 * statistics.assessable_s) == stream[-1].timestamp_ns
+    for event in events:
+        assert all(
+            event.spot.offset_ns <= stretch.start_ns or stretch.end_ns <= event.spot.onset_ns
+            for stretch in stretches
+        )
+
+
+def test_a_stretch_that_lasts_to_the_end_is_given_at_the_end():
+    _, stretches, statistics = watch(stamped([np.full((120, 160), 90, np.uint8)] * 60))
+    assert stretches == [NotAssessable(0, 59 * PERIOD_NS, Reason.NO_FACE)]
+    assert statistics.assessable_s == 0
+
+
+def test_the_baseline_is_learnt_from_calm_time_and_forgotten_with_the_face():
+    frames, _ = rendered(4.0, STILL)
+    config = load(None, ["baseline.seconds=2"])
+    pipeline = Pipeline(config, load_models(config))
+    for frame in frames[:200]:
+        pipeline.feed(frame)
+    early = pipeline.statistics.rest
+    assert not early.ready
+    assert 0.1 < early.progress < 0.5
+    for frame in frames[200:]:
+        pipeline.feed(frame)
+    rest = pipeline.statistics.rest
+    assert rest.ready
+    assert 1e-5 < rest.noise_floor_iod < 2e-3
+    assert 0 < rest.asymmetry_iod < 0.1
+    assert rest.blinks_per_min == 0
+    empty = np.full_like(frames[0].luma, 128)
+    for frame in stamped([empty] * 200 + [f.luma for f in frames[:100]], start=800):
+        pipeline.feed(frame)
+    pipeline.close()
+    assert pipeline.statistics.faces == 2
+    assert not pipeline.statistics.rest.ready
 
 
 def test_of_two_faces_the_larger_is_followed_and_the_other_counted():

@@ -63,7 +63,7 @@ class Journal:
         """Write everything, and the sum of it as the last line.
 
         Raises:
-            PublishError: naming the file, if the disk is full.
+            PublishError: naming the file, if the disk is full; or the field that breaks the schema.
         """
         # At the same moment, what makes time unassessable comes before what was turned down for it.
         kinds = ("not_assessable", "refusal", "event")
@@ -82,9 +82,10 @@ class Journal:
             events=statistics.events,
             refusals={str(reason): count for reason, count in statistics.refusals.items()},
         )
+        for line in self._lines:
+            validate(line)
         try:
             for line in self._lines:
-                validate(line)
                 self._stream.write(json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n")
             self._stream.flush()
         except OSError as error:

@@ -141,7 +141,6 @@ class Film:
             moment.gaze_iod,
             inner,
             self._box_size,
-            view.landmarks - self._corner,
         )
         if self._box_size == self._size:
             return face

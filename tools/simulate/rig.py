@@ -14,6 +14,8 @@ from scipy.interpolate import LinearNDInterpolator
 
 from edge.records import LANDMARKS
 from tools.simulate.ict import FaceModel, fit
+from tools.simulate.skin import Patch
+from tools.simulate.view import Layers, View
 
 Floats = NDArray[np.float32]
 
@@ -22,10 +24,9 @@ _CELLS = 104
 _GRID_IOD = 3.4
 """Side of the square that the grid covers, IOD; the head with hair."""
 
-_STRIDE_IOD = 0.03
 _ROUNDS = 6
 _SETTLED_IOD = 0.001
-"""A tenth of a pixel on a face of 100 px IOD; what is left after the last round is less than a tenth of it."""
+"""A tenth of a pixel on a face of 100 px IOD; what is left after the last round is a third of it at most."""
 
 _EYES = {
     side: tuple(
@@ -114,7 +115,8 @@ class Rig:
         values = np.concatenate(
             [vertices[seen, 2][:, None], moves.transpose(1, 0, 2).reshape(seen.sum(), -1)], axis=1
         )
-        at = LinearNDInterpolator(vertices[seen, :2], values)(np.column_stack([x.ravel(), y.ravel()]))
+        skin = LinearNDInterpolator(vertices[seen, :2], values)
+        at = skin(np.column_stack([x.ravel(), y.ravel()]))
         inside = np.isfinite(at[:, 0]).reshape(x.shape)
         at = np.nan_to_num(at).reshape(_CELLS, _CELLS, -1).astype(np.float32)
         # Beyond the model's skin (hair, ears) depth goes on as on the rim and expressions fade out.
@@ -131,12 +133,23 @@ class Rig:
         self._depth = cv2.GaussianBlur(depth, (0, 0), 1.0)
         moves = at[:, :, 1:] * np.where(inside, 1.0, 0.0)[:, :, None]
         soft = cv2.GaussianBlur(rim, (0, 0), blur)
-        self._moves = np.ascontiguousarray(
+        moves = np.ascontiguousarray(
             (moves * np.clip(soft * 2 - 0.6, 0, 1)[:, :, None])
             .reshape(_CELLS, _CELLS, len(self.shapes), 3)
             .transpose(2, 0, 1, 3)
         ).astype(np.float32)
-        self._close_over_eyes(points_px)
+        rows, columns = (np.flatnonzero(moves.any(axis=(0, 3)).any(axis=axis)) for axis in (1, 0))
+        top, left = max(rows[0] - 1, 0), max(columns[0] - 1, 0)
+        self._face = Patch(
+            self._corner + np.array([left, top]) * self._step,
+            (self._step, self._step),
+            np.ascontiguousarray(moves[:, top : rows[-1] + 2, left : columns[-1] + 2]),
+        )
+        self._openings = [
+            *((self._opening_patch(points_px[list(eye)], 0.13, skin), True) for eye in _EYES.values()),
+            (self._opening_patch(points_px[list(_MOUTH)], 0.4, skin), False),
+        ]
+        """Fine patches about the eyes and the mouth, and whether an eye lies behind."""
         distance = np.hypot(
             (x - self._centre[0]) / (1.15 * self.iod_px), (y - self._centre[1]) / (1.45 * self.iod_px)
         )
@@ -145,28 +158,19 @@ class Rig:
         self._hold = np.repeat(self._hold, 2, axis=2)  # numpy is slow where it must repeat along a short axis
         self._rest = np.dstack([x, y, self._depth]).astype(np.float32)
         self._rest_xy = np.ascontiguousarray(self._rest[:, :, :2])
-        self._skin = inside
-        rows, columns = (np.flatnonzero(self._moves.any(axis=(0, 3)).any(axis=axis)) for axis in (1, 0))
-        self._skin_box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        self._camera: _Camera | None = None
-        self._projected = (Pose(scale=0.0), np.zeros((3, 4)))
+        self._skin = inside[top : rows[-1] + 2, left : columns[-1] + 2]
+        self._views: list[View] = []
+        self._projected = (Pose(scale=0.0), np.zeros((3, 4)), np.zeros((2, 3)))
 
-    def _close_over_eyes(self, points_px: Floats) -> None:
-        """Let the lid's displacement reach across the eye's opening, where the model has a hole."""
-        for corners in _EYES.values():
-            outline = _smooth_outline(points_px[list(corners)])
-            grid = (outline - self._corner) / self._step
-            for column in range(int(np.ceil(grid[:, 0].min())), int(grid[:, 0].max()) + 1):
-                crossing = _crossings(grid, float(column))
-                if crossing is None:
-                    continue
-                top, bottom = crossing
-                first, last = int(np.floor(top - 0.6)), int(np.ceil(bottom + 0.6))
-                rows = np.arange(first + 1, last)
-                share = np.clip((rows - top) / max(bottom - top, 1.0), 0, 1)
-                lower = np.clip((share - 0.6) / 0.35, 0, 1)[None, :, None]
-                above, below = self._moves[:, first, column], self._moves[:, last, column]
-                self._moves[:, rows, column] = above[:, None] * (1 - lower) + below[:, None] * lower
+    def _opening_patch(self, corners_px: Floats, below_iod: float, skin: LinearNDInterpolator) -> Patch:
+        """Sample the skin's movements finely about an eye or the mouth: there one cell would hold both lids or lips."""
+        low = corners_px.min(axis=0) - self.iod_px * np.array([0.12, 0.13])
+        high = corners_px.max(axis=0) + self.iod_px * np.array([0.12, below_iod])
+        step = (self._step / 2, self._step / 4)
+        x, y = np.arange(low[0], high[0], step[0]), np.arange(low[1], high[1], step[1])
+        moves = np.nan_to_num(skin(np.dstack(np.meshgrid(x, y)).reshape(-1, 2)))[:, 1:]
+        moves = moves.reshape(len(y), len(x), len(self.shapes), 3).transpose(2, 0, 1, 3)
+        return Patch(low, step, np.ascontiguousarray(moves, dtype=np.float32))
 
     def _make_layers(self, points_px: Floats) -> None:
         scale = 2  # the masks' edge is drawn at twice the photo's resolution, then averaged
@@ -184,7 +188,7 @@ class Rig:
         if gap < 0.06 * self.iod_px:  # closed lips: behind them it is dark
             inner[rows, columns] = (0.35 * self.photo[rows, columns].mean()).astype(np.uint8)
         opening = cv2.resize(mask, self.photo.shape[::-1], interpolation=cv2.INTER_AREA)
-        self._layers = [_Layers(0, self.photo, inner, opening)]
+        self._layers = [Layers(0, self.photo, inner, opening)]
         while self.iod_px / 2 ** len(self._layers) > 35:
             self._layers.append(self._layers[-1].halved())
         self.eye_open_iod = float(
@@ -194,17 +198,20 @@ class Rig:
 
     def size_of(self, weights: Floats) -> float:
         """Give the greatest displacement of visible skin that `weights` (55,) makes, in IOD (99.5th percentile)."""
-        moved = np.tensordot(weights, self._moves[:, :, :, :2], 1)
+        moved = np.tensordot(weights, self._face.moves[:, :, :, :2], 1)
         return float(np.percentile(np.linalg.norm(moved[self._skin], axis=1), 99.5) / self.iod_px)
 
-    def _projection(self, pose: Pose) -> NDArray[np.float64]:
-        """Give the (3, 4) matrix that takes a point, px, to where it is seen, in homogeneous coordinates.
+    def _projection(self, pose: Pose) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give two matrices: where a point is seen, and what a small movement looks like on the unturned head.
+
+        The first, (3, 4), takes a point, px, to homogeneous coordinates. The second, (2, 3), takes a movement
+        in three dimensions to one in the photo that the pose turns into the same movement in the picture.
 
         The head is turned about its middle, scaled, shifted and seen in weak perspective from 7 IOD: a point
         that has not moved towards the camera has the third coordinate 1.
         """
         if self._projected[0] == pose:
-            return self._projected[1]
+            return self._projected[1:]
         cy, sy, cp, sp, cr, sr = (
             float(f(a)) for a in (pose.yaw, pose.pitch, pose.roll) for f in (np.cos, np.sin)
         )
@@ -215,19 +222,20 @@ class Rig:
                 [-sy, cy * -sp, cy * cp],
             ]
         )
+        tilt = np.linalg.solve(turn[:2, :2], turn[:2])
         turn[2] = (np.array([0.0, 0.0, 1.0]) - turn[2]) / (7.0 * self.iod_px)
         shift = -turn @ self._centre
         shift[2] += 1.0
         matrix = np.column_stack([turn, shift])
         target = self._centre[:2] + np.array(pose.shift_iod) * self.iod_px
         matrix[:2] += target[:, None] * matrix[2]
-        self._projected = (pose, matrix)
-        return matrix
+        self._projected = (pose, matrix, tilt)
+        return matrix, tilt
 
     def landmarks(self, weights: Floats, pose: Pose) -> Floats:
         """Give the true landmarks (56, 2) px, photo frame, for shape weights (55,) and a pose."""
         moved = self._landmarks + (weights @ self._moves_landmarks).reshape(-1, 3)
-        matrix = self._projection(pose)
+        matrix, _ = self._projection(pose)
         seen = moved @ matrix[:, :3].T + matrix[:, 3]
         return np.asarray(seen[:, :2] / seen[:, 2:], np.float32)
 
@@ -238,7 +246,6 @@ class Rig:
         gaze_iod: tuple[float, float],
         sensor_from_photo: Floats,
         size: tuple[int, int],
-        landmarks_px: Floats | None = None,
     ) -> NDArray[np.uint8]:
         """Render one frame without noise.
 
@@ -247,94 +254,62 @@ class Rig:
             gaze_iod: shift of the eyeballs' texture, IOD.
             sensor_from_photo: (2, 3) affine, photo px to sensor px.
             size: (width, height) of the sensor.
-            landmarks_px: (56, 2) of this state on the sensor, where the caller has them.
 
         Returns:
             (height, width) uint8.
         """
-        if self._camera is None or not self._camera.fits(sensor_from_photo, size):
-            self._camera = self._camera_of(sensor_from_photo, size)
-        camera = self._camera
-        layers = self._layers[camera.level]
-        forward, head = self._head(pose, camera)
-        skin = camera.look_up(self._moved_skin(weights, pose, forward, head, camera))
-        result = layers.look_up(layers.skin, skin)
-        points = landmarks_px
-        if points is None:
-            points = self.landmarks(weights, pose) @ sensor_from_photo[:, :2].T + sensor_from_photo[:, 2]
-        margin = 2 + 0.06 * self.iod_px * float(np.hypot(*sensor_from_photo[:, 0]))
-        gaze = np.array(gaze_iod, np.float32) * np.float32(self.iod_px * 0.5**camera.level)
-        for corners in (*_EYES.values(), _MOUTH):
-            low = np.maximum(np.floor(points[list(corners)].min(axis=0) - margin), 0).astype(int)
-            high = np.minimum(np.ceil(points[list(corners)].max(axis=0) + margin), size).astype(int)
-            if (low >= high).any():
+        view = self._view_of(sensor_from_photo, size)
+        layers = self._layers[min(view.level, len(self._layers) - 1)]
+        head = self._head(pose, view)
+        _, tilt = self._projection(pose)
+        moving = bool(weights.any())
+        skin = head
+        if moving:
+            skin = head + self._face.at(self._face.back(weights, tilt), view.coarse + head)
+        result = layers.look_up(layers.skin, view.places(skin))
+        if not moving and not any(gaze_iod):
+            return result
+        gaze = np.array(gaze_iod, np.float32) * np.float32(self.iod_px)
+        for patch, looks in self._openings:
+            box = self._seen(patch, pose, view)
+            if box is None:
                 continue
-            box = np.s_[low[1] : high[1], low[0] : high[0]]
-            opening = layers.look_up(layers.opening, skin[box])
-            where = camera.look_up_box(head, box)
-            if corners is not _MOUTH:
-                where -= gaze
-            inside = layers.look_up(layers.inner, where)
-            seen = result[box]
-            change = np.subtract(inside, seen, dtype=np.int16) * opening.astype(np.int16)
-            seen += ((change + 127) // 255).astype(np.uint8)  # modulo 256: a fall wraps to where it should be
+            behind = view.places_in(head, box)
+            places = behind + patch.at(patch.back(weights, tilt), behind) if moving else behind
+            outside = layers.look_up(layers.skin, places).astype(np.int16)
+            inside = layers.look_up(layers.inner, behind - gaze if looks else behind)
+            opening = layers.look_up(layers.opening, places).astype(np.int16)
+            result[box] = outside + ((inside - outside) * opening + 127) // 255
         return result
 
     def backdrop(self, sensor_from_photo: Floats, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Give the photo as the camera sees it, unmoved: what surrounds the head."""
-        camera = self._camera_of(sensor_from_photo, size)
-        layer = self._layers[camera.level].skin
-        return np.asarray(
-            cv2.remap(layer, camera.at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[
-                : size[1], : size[0]
-            ]
-        )
+        view = self._view_of(sensor_from_photo, size)
+        layers = self._layers[min(view.level, len(self._layers) - 1)]
+        return layers.look_up(layers.skin, view.at[: size[1], : size[0]])
 
-    def _camera_of(self, sensor_from_photo: Floats, size: tuple[int, int]) -> "_Camera":
-        return _Camera.make(
-            sensor_from_photo, size, self._corner, self._step, self.iod_px, len(self._layers) - 1
-        )
+    def _view_of(self, sensor_from_photo: Floats, size: tuple[int, int]) -> View:
+        """Give the camera's view; of those in use, the last few are kept."""
+        for view in self._views:
+            if view.size == size and np.array_equal(view.matrix, sensor_from_photo):
+                return view
+        self._views = [*self._views[-1:], View.make(sensor_from_photo, size, self.iod_px)]
+        return self._views[-1]
 
-    def _head(self, pose: Pose, camera: "_Camera") -> tuple[Floats, Floats]:
-        """Give where the neutral grid's points go, and where what the camera sees comes from.
+    def _head(self, pose: Pose, view: View) -> Floats:
+        """Give where what the view sees at `coarse` was before the pose moved it, as a shift (..., 2) px.
 
-        Returns:
-            Two shifts in px of the photo: (cells, cells, 2) of the grid, and one of each of the camera's points.
+        It is the fixed point shift(x) = -forward(x + shift(x)). Rounds go on until no point moves by more than
+        _SETTLED_IOD any longer; each shrinks the error by the field's slope, 0.3 at most.
         """
-        forward = _project(self._rest, self._projection(pose))
-        forward -= self._rest_xy
+        matrix, _ = self._projection(pose)
+        seen = cv2.convertPointsFromHomogeneous(cv2.transform(self._rest, matrix).reshape(-1, 1, 3))
+        forward = seen.reshape(self._rest_xy.shape) - self._rest_xy
         forward *= self._hold
-        guess = cv2.remap(forward, camera.cells, None, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
-        return forward, self._inverse(forward, -guess, camera)
-
-    def _moved_skin(
-        self, weights: Floats, pose: Pose, forward: Floats, head: Floats, camera: "_Camera"
-    ) -> Floats:
-        """Give where the skin at each of the camera's points comes from, px: expression and pose together."""
-        active = np.flatnonzero(weights)
-        if not len(active):
-            return head
-        box = self._skin_box
-        moves = self._moves[:, box[0], box[1]]
-        moved = self._rest[box].copy()
-        for number in active:
-            cv2.scaleAdd(moves[number], float(weights[number]), moved, moved)
-        seen = _project(moved, self._projection(pose))
-        seen -= self._rest_xy[box]
-        seen *= self._hold[box]
-        forward = forward.copy()
-        forward[box] = seen
-        return self._inverse(forward, head, camera)
-
-    def _inverse(self, forward: Floats, guess: Floats, camera: "_Camera") -> Floats:
-        """Give the shift at the camera's points that undoes `forward`: shift(x) = -forward(x + shift(x)).
-
-        Rounds go on until no point moves by more than _SETTLED_IOD any longer, which leaves less than a tenth
-        of that, since each round shrinks the change by the field's slope (0.3 at most).
-        """
-        shift = guess
+        cells = (view.coarse - self._corner.astype(np.float32)) * np.float32(1 / self._step)
+        shift = np.zeros_like(cells)
         for _ in range(_ROUNDS):
-            where = cv2.scaleAdd(shift, 1 / self._step, camera.cells)
+            where = cv2.scaleAdd(shift, 1 / self._step, cells)
             before, shift = (
                 shift,
                 cv2.remap(forward, where, None, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE),
@@ -344,115 +319,18 @@ class Rig:
                 break
         return np.asarray(shift, np.float32)
 
-
-@dataclass(frozen=True, slots=True)
-class _Layers:
-    """The photo's skin, what lies behind its openings, and where they are, at one resolution."""
-
-    level: int
-    """Halvings against the photo."""
-    skin: NDArray[np.uint8]
-    inner: NDArray[np.uint8]
-    opening: NDArray[np.uint8]
-
-    def look_up(self, layer: NDArray[np.uint8], where: Floats) -> NDArray[np.uint8]:
-        return np.asarray(
-            cv2.remap(layer, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8
-        )
-
-    def halved(self) -> "_Layers":
-        return _Layers(
-            self.level + 1, *(cv2.pyrDown(layer) for layer in (self.skin, self.inner, self.opening))
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Camera:
-    """Sensor pixels as photo coordinates, computed once per camera.
-
-    Movements are worked out at every `stride`-th pixel and interpolated between.
-    """
-
-    matrix: Floats
-    size: tuple[int, int]
-    level: int
-    """How often the photo is halved, so that bilinear look-up does not skip pixels."""
-    stride: int
-    at: Floats
-    """(height, width, 2) px of the halved photo for every sensor pixel; padded to whole strides."""
-    cells: Floats
-    """(height / stride, width / stride, 2): the middle of each block of pixels as a place in the grid."""
-
-    @classmethod
-    def make(
-        cls,
-        sensor_from_photo: Floats,
-        size: tuple[int, int],
-        corner: Floats,
-        step: float,
-        iod_px: float,
-        levels: int,
-    ) -> "_Camera":
-        inverse = cv2.invertAffineTransform(sensor_from_photo.astype(np.float64))
-        photo_px = float(np.hypot(*inverse[:, 0]))
-        level = min(max(0, int(np.log2(photo_px) + 0.4)), levels)
-        stride = max(1, int(_STRIDE_IOD * iod_px / photo_px))
-        blocks = [-(-side // stride) for side in size]
-        middle = (stride - 1) / 2
-        cells = _affine(inverse, *(stride * np.arange(count) + middle for count in blocks))
-        at = _affine(inverse, *(np.arange(stride * count) for count in blocks))
-        return cls(
-            sensor_from_photo.copy(),
-            size,
-            level,
-            stride,
-            at * np.float32(0.5**level),
-            (cells - corner.astype(np.float32)) / np.float32(step),
-        )
-
-    def fits(self, sensor_from_photo: Floats, size: tuple[int, int]) -> bool:
-        return size == self.size and bool(np.array_equal(sensor_from_photo, self.matrix))
-
-    def look_up(self, shift: Floats) -> Floats:
-        """Give where to look in the halved photo for every sensor pixel, from the shifts (px) at `cells`."""
-        height, width = self.at.shape[:2]
-        where = cv2.resize(
-            shift * np.float32(0.5**self.level), (width, height), interpolation=cv2.INTER_LINEAR
-        )
-        where += self.at
-        return np.asarray(where[: self.size[1], : self.size[0]], np.float32)
-
-    def look_up_box(self, shift: Floats, box: tuple[slice, slice]) -> Floats:
-        """Give the same for the pixels of `box` alone."""
-        rows, columns = box
-        middle = (self.stride - 1) / 2
-        matrix = (
-            np.array([[1, 0, columns.start - middle], [0, 1, rows.start - middle]], np.float64) / self.stride
-        )
-        where = cv2.warpAffine(
-            shift,
-            matrix,
-            (columns.stop - columns.start, rows.stop - rows.start),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        return np.asarray(where * np.float32(0.5**self.level) + self.at[box], np.float32)
-
-
-def _affine(matrix: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> Floats:
-    """Give the images (len(y), len(x), 2) of all points of a lattice."""
-    out = np.empty((len(y), len(x), 2), np.float32)
-    for axis in range(2):
-        out[:, :, axis] = matrix[axis, 0] * x + (matrix[axis, 1] * y + matrix[axis, 2])[:, None]
-    return out
-
-
-def _project(points: Floats, matrix: NDArray[np.float64]) -> Floats:
-    """Give (rows, columns, 2) for points (rows, columns, 3) and a matrix to homogeneous coordinates."""
-    seen = cv2.transform(points, matrix)
-    return np.asarray(cv2.convertPointsFromHomogeneous(seen.reshape(-1, 1, 3)), np.float32).reshape(
-        *points.shape[:2], 2
-    )
+    def _seen(self, patch: Patch, pose: Pose, view: View) -> tuple[slice, slice] | None:
+        """Give the sensor's rows and columns in which the patch, less its rim, appears; None where it does not."""
+        rim = 0.05 * self.iod_px
+        (left, top), (right, bottom) = patch.corner_px + rim, patch.corner_px + patch.size_px - rim
+        depth = float(self._landmarks[:, 2].mean())
+        corners = np.array([[x, y, depth, 1.0] for x in (left, right) for y in (top, bottom)])
+        matrix, _ = self._projection(pose)
+        seen = corners @ matrix.T
+        points = seen[:, :2] / seen[:, 2:] @ view.matrix[:, :2].T + view.matrix[:, 2]
+        low = np.maximum(np.floor(points.min(axis=0)), 0).astype(int)
+        high = np.minimum(np.ceil(points.max(axis=0)), view.size).astype(int)
+        return np.s_[low[1] : high[1], low[0] : high[0]] if (low < high).all() else None
 
 
 def _smooth_outline(corners: Floats) -> Floats:
@@ -471,13 +349,3 @@ def _smooth_outline(corners: Floats) -> Floats:
             )
         )
     return np.stack(pieces, axis=1).reshape(-1, 2).astype(np.float32)
-
-
-def _crossings(outline: Floats, column: float) -> tuple[float, float] | None:
-    """Give the rows where a vertical line at `column` enters and leaves the outline."""
-    rows = []
-    for start, end in zip(outline, np.roll(outline, -1, axis=0), strict=True):
-        low, high = sorted((float(start[0]), float(end[0])))
-        if low <= column < high:
-            rows.append(float(start[1] + (end[1] - start[1]) * (column - start[0]) / (end[0] - start[0])))
-    return (min(rows), max(rows)) if len(rows) >= 2 else None

@@ -65,9 +65,9 @@ class Script:
     def __init__(self, duration_s: float, shapes: int) -> None:
         self.duration_s = duration_s
         self.times_s = (np.arange(int(duration_s * CURVE_HZ) + 2) / CURVE_HZ).astype(np.float32)
-        self._curves = np.zeros((len(self.times_s), shapes + 13), np.float32)
+        self.curves = np.zeros((len(self.times_s), shapes + 13), np.float32)
         ends = np.cumsum([0, shapes, 6, 2, 1, 1, 3])
-        parts = [self._curves[:, start:end] for start, end in pairwise(ends)]
+        parts = [self.curves[:, start:end] for start, end in pairwise(ends)]
         self.weights, self.poses, self.gaze_iod, light, gain, self.camera = parts
         self.light, self.gain = light[:, 0], gain[:, 0]
         self.light += 1
@@ -79,8 +79,8 @@ class Script:
         """Give the state at any time within the clip, interpolated."""
         position = min(max(time_s * CURVE_HZ, 0.0), len(self.times_s) - 1.001)
         index = int(position)
-        row = self._curves[index] + np.float32(position - index) * (
-            self._curves[index + 1] - self._curves[index]
+        row = self.curves[index] + np.float32(position - index) * (
+            self.curves[index + 1] - self.curves[index]
         )
         shapes, pose, gaze, light, gain, _ = self._ends[1:]
         return Moment(

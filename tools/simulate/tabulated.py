@@ -27,7 +27,7 @@ from tools.simulate.script import Mix, Script, Writer
 from tools.simulate.sensor import Alignment, Conditions
 from tools.simulate.signals import _RATES_HZ, _SHARES, _VIEW_IOD, draw_losses
 from tools.simulate.tabulated_bench import Bench, parameters
-from tools.simulate.tabulated_noise import study
+from tools.simulate.tabulated_noise import CODED_S, study
 from tools.simulate.timeline import CURVE_HZ
 
 Floats = NDArray[np.float32]
@@ -109,7 +109,7 @@ def measure(
 
     crops, target, bias = _track(face, states, camera, side, conditions, rng)
     bench = Bench(rig, conditions, camera, side, attitude, target, bias, face.sizes_iod)
-    noise = study(bench, rig, conditions, attitude, rng)
+    noise = study(bench, rig, conditions, rate_hz, attitude, rng)
     expression = bench.expressions(states.weights, states.gaze_iod)
     turn, upright = bench.attitudes(turned)
     misplaced, places = _misplacement(
@@ -122,18 +122,23 @@ def measure(
     light = states.light * lamps.mean(axis=1)
     levels = np.linspace(light.min(), light.max() + 1e-6, 7)
     luma = np.interp(light, levels, [bench.luma(float(level)) for level in levels])
+    surround = expression[:, -1] + turn[:, -1] + bench.luma_by_place(states.poses)
+    surround += misplaced @ bench.luma_by_crop()
     gain = states.gain[:, None]
     seen = tabulated_motion.Seen(
         times_s=times,
         crop_from_image=crops,
-        shift_px=shift.reshape(-1, regions, 2) + noise.sampling(places, rng),
+        shift_px=shift.reshape(-1, regions, 2) + noise.sampling(places, rng) + noise.coded(times, rng),
         noise_px=errors * gain[:, :, None] + slant[:, :, None] * noise.slant_px,
         turned=turned,
         turn_residual=bench.turn_residual(),
         look=expression[:, 2 * regions : 3 * regions],
         grain=grain * gain**2,
+        grain_cross=noise.grain_cross,
+        coded_grain=noise.coded_grain,
+        coded_s=CODED_S,
         light=states.light[:, None] * lamps,
-        luma=luma + light * (expression[:, -1] + turn[:, -1]) + luma_error,
+        luma=luma + light * surround + luma_error,
     )
     values = tabulated_motion.measure(seen, noise.anchors, rng)
     return times[1:], values.astype(np.float32)

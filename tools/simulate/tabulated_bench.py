@@ -67,7 +67,8 @@ class Bench:
         sizes_iod: Doubles,
     ) -> None:
         self.renders = 0
-        self._rig, self._camera, self._size = rig, camera, (side, side)
+        self._rig, self._camera, self.size = rig, camera, (side, side)
+        self.compressed = conditions.crf > 0
         self._attitude, self._target, self._bias = attitude, target_px, bias_px
         quiet = replace(conditions, noise=0.0, mains_depth=0.0, crf=0)
         self.sensor = Sensor(quiet, np.random.default_rng(0))
@@ -92,13 +93,51 @@ class Bench:
     def raw(self, weights: Floats, gaze: tuple[float, float], pose: Pose) -> NDArray[np.uint8]:
         """Give the picture before any sensor."""
         self.renders += 1
-        return self._rig.render(weights, pose, gaze, self._camera, self._size)
+        return self._rig.render(weights, pose, gaze, self._camera, self.size)
 
     def luma(self, light: float) -> float:
         """Give the mean grey level of the neutral face's crop under `light` times the usual light."""
         frame = self.sensor.expose(self._still, light, 0.0)
         face = self.track(frame, self.crop_from_sensor, Pose(*self._attitude))
         return float(motion._pyramid(face.crop)[0].mean())
+
+    def luma_by_crop(self, step: float = 0.02) -> Doubles:
+        """Give (4,) the change of the mean grey level for each IOD of shift x, y, unit of log scale and radian."""
+        result = []
+        for number in range(4):
+            levels = []
+            for sign in (1, -1):
+                x, y, size, roll = (sign * step * (number == place) for place in range(4))
+                gain = np.exp(size) * np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
+                moved = gain @ self.crop_from_sensor
+                moved[:, 2] += CROP_SIZE / 2 * (1 - gain.sum(axis=1)) + np.array([x, y]) * CROP_IOD_PX
+                face = self.track(self.frame, moved.astype(np.float32), Pose(*self._attitude))
+                levels.append(float(motion._pyramid(face.crop)[0].mean()))
+            result.append((levels[0] - levels[1]) / (2 * step))
+        return np.array(result)
+
+    def luma_by_place(self, poses: Doubles) -> Doubles:
+        """Give (T,) the change of the mean grey level for heads that roll, shift and come nearer.
+
+        The crop follows the head; what changes is the background in it.
+
+        Args:
+            poses: (T, 6), fields of tools.simulate.rig.Pose with the logarithm of scale.
+        """
+        total = np.zeros(len(poses))
+        for column in range(2, 6):
+            knots, levels = [0.0], [0.0]
+            for end in (float(poses[:, column].min()), float(poses[:, column].max())):
+                if abs(end) > 0.02:
+                    row = np.zeros(6)
+                    row[:2], row[column] = self._attitude, end
+                    pose = Pose.of(row)
+                    face = self.track(self.render(self._neutral, (0.0, 0.0), pose), self.upright(pose), pose)
+                    knots.append(end)
+                    levels.append(float(motion._pyramid(face.crop)[0].mean() - self.fine.mean()))
+            order = np.argsort(knots)
+            total += np.interp(poses[:, column], np.array(knots)[order], np.array(levels)[order])
+        return total
 
     def upright(self, pose: Pose) -> Floats:
         """Give the crop (2, 3) that follows the neutral face at a pose without error."""

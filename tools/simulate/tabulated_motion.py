@@ -53,6 +53,11 @@ class Seen:
     """(T, R) residual against the neutral face by what expression and gaze change in appearance."""
     grain: Doubles
     """(T, R) squared residual by a frame's own noise."""
+    grain_cross: Doubles
+    """(R,) what two frames' noises have in common by chance, relative standard deviation."""
+    coded_grain: Doubles
+    """(R,) squared residual by what compression leaves; it stays for a while."""
+    coded_s: float
     light: Doubles
     """(T, R) factor on contrast."""
     luma: Doubles
@@ -161,7 +166,8 @@ class _Follower:
         shift, left = np.empty_like(goal), np.empty_like(goal)
         gain = anchor.gain
         for number, (aim, error) in enumerate(zip(goal, kick, strict=True)):
-            change = _times(gain, aim - guess) + error
+            away = aim - guess
+            change = _times(gain, away) + error
             largest = np.abs(change).max()
             if largest > motion._JUMP_PX:
                 distant = np.abs(aim - guess).max(axis=1, keepdims=True) > motion._JUMP_PX
@@ -169,11 +175,15 @@ class _Follower:
                 change = np.clip(_times(gain, aim - guess) + error, -3.0, 3.0)
             guess = guess + change
             if largest > motion._SETTLED_PX:
-                change = _times(gain, aim - guess) + error
-                guess = guess + change
-            shift[number], left[number] = guess, change
+                away = aim - guess
+                guess = guess + _times(gain, away) + error
+            shift[number], left[number] = guess, away
         turned = np.linalg.norm(seen.turned[here] - seen.turned[origin], axis=1)
         square = (seen.look[here] - seen.look[origin]) ** 2 + seen.grain[here] + seen.grain[origin]
+        chance = self._rng.standard_normal(seen.grain[here].shape) * seen.grain_cross
+        square += 2 * np.clip(chance, -0.7, 0.7) * np.sqrt(seen.grain[here] * seen.grain[origin])
+        since_s = seen.times_s[here] - seen.times_s[origin]
+        square += 2 * (1 - np.exp(-since_s / seen.coded_s))[:, None] * seen.coded_grain
         square += (turned[:, None] * seen.turn_residual) ** 2
         square += (seen.light[here] / seen.light[origin] - 1) ** 2
         square += np.einsum("tri,rij,trj->tr", left, anchor.slope, left)

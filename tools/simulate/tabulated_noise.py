@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from edge import motion
 from edge.records import CROP_SIZE
 from edge.regions import REGIONS
+from tools.simulate.codec import H264
 from tools.simulate.rig import Pose, Rig
 from tools.simulate.sensor import Conditions, Sensor
 from tools.simulate.tabulated_bench import Bench, register
@@ -21,7 +22,13 @@ _PLACES = 10
 _EXPOSURES = 5
 """Noisy frames at each place."""
 _ANCHORS = 3
-_WAVES = np.array([[1, 0], [0, 1], [1, 1], [1, -1], [0.37, 0.21], [-0.23, 0.41]])
+_WARM_UP = 4
+"""Frames of an H.264 stream at a new place before it has settled."""
+CODED_S = 0.15
+"""Time in which what H.264 makes of a face changes to something else."""
+_CODED_ANEW = 0.12
+"""Share of its variance that changes from frame to frame; both were read off rendered clips."""
+_WAVES = np.array([[1, 0], [0, 1], [0.5, 0.5], [0.5, -0.5], [0.37, 0.21], [-0.23, 0.41]])
 """Periods of the error that depends on where the face lies on the sensor's pixels, cycles for each pixel."""
 
 
@@ -38,6 +45,12 @@ class Noise:
     """(R,) squared residual by the noise of a frame."""
     grain_spread: Doubles
     """(R,) its relative standard deviation from frame to frame."""
+    grain_cross: Doubles
+    """(R,) standard deviation of what it has in common with another frame's by chance, relative."""
+    coded_px: Doubles
+    """(R, 2) standard deviation of the error that compression leaves and that stays for a while."""
+    coded_grain: Doubles
+    """(R,) squared residual by it."""
     slant_px: Doubles
     """(R, 2) error in one step for light that grows by its whole within one row of the sensor."""
 
@@ -51,6 +64,14 @@ class Noise:
             drawn[:, -1],
         )
 
+    def coded(self, times_s: Doubles, rng: np.random.Generator) -> Doubles:
+        """Draw the errors (T, R, 2) px that compression leaves in frames at these times."""
+        drawn, fresh = rng.standard_normal((2, len(times_s), len(REGIONS), 2)) * self.coded_px
+        keep = np.exp(-np.diff(times_s) / CODED_S)
+        for number, share in enumerate(keep, start=1):
+            drawn[number] = share * drawn[number - 1] + np.sqrt(1 - share**2) * drawn[number]
+        return np.asarray(np.sqrt(1 - _CODED_ANEW) * drawn + np.sqrt(_CODED_ANEW) * fresh)
+
     def sampling(self, where_px: Doubles, rng: np.random.Generator) -> Doubles:
         """Draw the error (T, R, 2) px for the regions' places on the sensor (T, R, 2)."""
         result = np.zeros_like(where_px)
@@ -62,74 +83,104 @@ class Noise:
 
 
 def study(
-    bench: Bench, rig: Rig, conditions: Conditions, attitude: tuple[float, float], rng: np.random.Generator
+    bench: Bench,
+    rig: Rig,
+    conditions: Conditions,
+    rate_hz: float,
+    attitude: tuple[float, float],
+    rng: np.random.Generator,
 ) -> Noise:
     """Render the still face at several places, expose it several times, and see what the registration does."""
     # Lamps are no noise: tabulated._lamps has them.
     sensor, quiet = Sensor(replace(conditions, mains_depth=0.0), rng), bench.sensor
-    errors, sampling, variances, lumas, anchors = [], [], [], [], []
+    width, height = bench.size
+    codec = (
+        H264((width, height), rate_hz=rate_hz, crf=conditions.crf, preset=conditions.preset)
+        if conditions.crf
+        else None
+    )
+    warm_up = _WARM_UP if codec else 0
     neutral = np.zeros(len(rig.shapes), np.float32)
-    solves = []
+    sampling: list[Doubles] = []
+    anchors: list[motion._Anchor] = []
+    slopes: list[Anchor] = []
+    exposed = np.empty((_PLACES, _EXPOSURES), object)
+    lumas = np.empty((_PLACES, _EXPOSURES))
     for place in range(_PLACES):
         shift_iod = rng.uniform(-1, 1, 2) / rig.iod_px
         pose = Pose(*attitude, float(rng.normal(0, 0.01)), (float(shift_iod[0]), float(shift_iod[1])))
-        upright = bench.upright(pose).astype(float)
-        crop_from_sensor = _jittered(upright, rng)
+        crop_from_sensor = _jittered(bench.upright(pose).astype(float), rng)
         raw = bench.raw(neutral, (0.0, 0.0), pose)
-        clean = quiet.expose(raw, 1.0, 0.0)
-        face = bench.track(clean, crop_from_sensor, pose)
+        face = bench.track(quiet.expose(raw, 1.0, 0.0), crop_from_sensor, pose)
         answer, _ = register(bench.anchor, face, np.zeros((len(REGIONS), 2), np.float32))
         sampling.append(answer.shift_px.ravel() - bench.anchor.rows[:, :4] @ _fit(bench, answer.shift_px))
         smooth, _ = motion._pyramid(face.crop)
-        for exposure in range(_EXPOSURES):
-            noisy = bench.track(sensor.expose(raw, 1.0, 0.0), crop_from_sensor, pose)
+        for exposure in range(-warm_up, _EXPOSURES):
+            frame = sensor.expose(raw, 1.0, 0.0)
+            if codec:
+                frame = codec.pass_through(frame)
+            if exposure < 0:
+                continue
+            noisy = bench.track(frame, crop_from_sensor, pose)
             grainy, coarse = motion._pyramid(noisy.crop)
             if place < _ANCHORS and exposure == 0:
-                anchor = motion._make_anchor(grainy, coarse, noisy)
-                anchors.append(_anchor(anchor, smooth))
-                solves.append(anchor.fine)
-                continue
-            windows = solves[place % len(solves)]
-            difference = _windowed(grainy - smooth, windows)
-            mean = difference @ windows.weight
-            variances.append((difference**2) @ windows.weight - mean**2)
-            errors.append((place, -np.einsum("rp,rpi->ri", difference, windows.solve).ravel()))
-            lumas.append(float(grainy.mean() - smooth.mean()))
-    return _pool(bench, anchors, errors, sampling, np.array(variances), np.array(lumas), solves)
+                anchors.append(motion._make_anchor(grainy, coarse, noisy))
+                slopes.append(_anchor(anchors[-1], smooth))
+            exposed[place, exposure] = _windowed(grainy - smooth, anchors[place % len(anchors)].fine)
+            lumas[place, exposure] = grainy.mean() - smooth.mean()
+    return _pool(bench, anchors, slopes, exposed, np.array(sampling), lumas)
 
 
 def _pool(
     bench: Bench,
-    anchors: list[Anchor],
-    errors: list[tuple[int, Doubles]],
-    sampling: list[Doubles],
-    variances: Doubles,
+    anchors: list[motion._Anchor],
+    slopes: list[Anchor],
+    exposed: NDArray[np.object_],
+    sampling: Doubles,
     lumas: Doubles,
-    solves: list[motion._Windows],
 ) -> Noise:
-    """Turn the samples of `study` into statistics."""
-    places = np.array([place for place, _ in errors])
-    rows = np.array([row for _, row in errors])
-    means = np.array([rows[places == place].mean(axis=0) for place in range(_PLACES)])
-    inside = np.concatenate([rows - means[places], (lumas - lumas.mean())[:, None]], axis=1)
-    covariance = inside.T @ inside / (len(rows) - _PLACES)
-    centres = np.append(np.repeat(_centres(bench), 2, axis=0), [[0.0, 0.0]], axis=0)
+    """Turn the samples of `study` into statistics.
+
+    Args:
+        exposed: (places, exposures) of (R, P): what noise and compression add to each window.
+    """
+    weight = anchors[0].fine.weight
+    contrast = np.mean([anchor.fine.contrast for anchor in anchors], axis=0).astype(float)
+    steps, scatter, constant, cross = [], [], [], []
+    coded = bench.compressed
+    for place, windows in enumerate(exposed):
+        anchor = anchors[place % len(anchors)].fine
+        added = np.array(list(windows))
+        added = added - (added @ weight)[:, :, None]
+        mean = added.mean(axis=0)
+        fresh = added - mean if coded else added
+        # Frames with an anchor's own noise are left out: there, gradients and noise go together.
+        own = slice(1 if place < len(anchors) else 0, None)
+        steps.append(-np.einsum("erp,rpi->eri", added[own], anchor.solve).reshape(-1, 2 * len(REGIONS)))
+        scatter.append((fresh**2) @ weight)
+        constant.append((mean**2) @ weight)
+        cross.append((fresh[1:] * fresh[:-1]) @ weight)
+    within = np.concatenate([step - step.mean(axis=0) for step in steps])
+    freedom = len(within) - len(steps)
+    covariance = np.zeros((2 * len(REGIONS) + 1, 2 * len(REGIONS) + 1))
+    centres = np.repeat(_centres(bench), 2, axis=0)
     apart = np.linalg.norm(centres[:, None] - centres[None], axis=2)
-    taper = np.exp(-0.5 * (apart / 14.0) ** 2)
-    taper[-1, :-1] = taper[:-1, -1] = 0
-    covariance *= taper
+    # With this few samples what far regions seem to have in common is chance.
+    covariance[:-1, :-1] = within.T @ within / freedom * np.exp(-0.5 * (apart / 14.0) ** 2)
+    covariance[-1, -1] = np.mean(np.var(lumas, axis=1, ddof=1))
     covariance += np.diag(1e-12 + 1e-3 * np.diag(covariance))
-    steady = np.var(means, axis=0) - np.diag(covariance)[:-1] / _EXPOSURES
-    clean = np.mean(np.square(sampling), axis=0)
-    contrast = np.mean([windows.contrast for windows in solves], axis=0).astype(float)
-    noise = variances.mean(axis=0)
+    steady = np.var([step.mean(axis=0) for step in steps], axis=0) - np.diag(covariance)[:-1] / _EXPOSURES
+    noise = np.concatenate(scatter).mean(axis=0) * (_EXPOSURES / (_EXPOSURES - 1) if coded else 1.0)
     return Noise(
-        anchors=anchors,
+        anchors=slopes,
         root=np.linalg.cholesky(covariance),
-        sampling_px=np.sqrt(clean + np.maximum(steady, 0)).reshape(-1, 2),
+        sampling_px=np.sqrt(np.mean(np.square(sampling), axis=0)).reshape(-1, 2),
         grain=noise / contrast**2,
-        grain_spread=variances.std(axis=0) / np.maximum(noise, 1e-9),
-        slant_px=np.mean([_slant(windows) for windows in solves], axis=0) / _scale(bench),
+        grain_spread=np.concatenate(scatter).std(axis=0) / np.maximum(noise, 1e-9),
+        grain_cross=np.concatenate(cross).std(axis=0) / np.maximum(noise, 1e-9),
+        coded_px=np.sqrt(np.maximum(steady, 0)).reshape(-1, 2) * coded,
+        coded_grain=np.mean(constant, axis=0) / contrast**2 * coded,
+        slant_px=np.mean([_slant(anchor.fine) for anchor in anchors], axis=0) / _scale(bench),
     )
 
 

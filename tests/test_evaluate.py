@@ -5,6 +5,7 @@ import zipfile
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,16 +13,21 @@ import pytest
 
 from edge.config import Config
 from edge.config import load as load_config
+from edge.frames.portrait import load_portrait, portrait_landmarks
 from edge.records import ActionUnit
+from tools.evaluate import rendered
 from tools.evaluate.__main__ import main
 from tools.evaluate.calibration import calibration_error, reliability
 from tools.evaluate.figures import Figures, figures, poisson_interval
-from tools.evaluate.loso import at_threshold, loso, tempered
+from tools.evaluate.loso import loso, tempered
 from tools.evaluate.matching import Rules, count, match, overlap_ratio
 from tools.evaluate.recognition import confusion, measure, strs
 from tools.evaluate.records import NAMES, Answer, Recording, Refused, Run, Stretch, Truth, load, save
-from tools.evaluate.running import Work, as_gated
+from tools.evaluate.rendered import Plan, RenderedSet
+from tools.evaluate.running import Work, as_gated, run
+from tools.evaluate.thresholds import at_threshold
 from tools.evaluate.worst import choose
+from tools.faces.photos import MESH_INDEX, Photo
 
 STRICT = Rules(is_strict=True)
 
@@ -447,6 +453,17 @@ def test_a_lower_threshold_lets_in_only_what_was_refused_for_its_score_and_has_a
     assert at_threshold(made, 0.35, (0.04, 0.2)).answers == ()
 
 
+def test_other_thresholds_are_shown_with_what_they_would_bring():
+    of = small([candidates("a", 0.92, 0.62), candidates("b", 0.42, 0.12)])
+    by_threshold = {point.threshold: point for point in of.curve}
+    low, high = by_threshold[0.4].counts, by_threshold[0.7].counts
+    assert (low.true, low.false, low.missed) == (2, 1, 0)
+    assert (high.true, high.false, high.missed) == (1, 0, 1)
+    assert by_threshold[0.4].false_per_hour == pytest.approx(30)
+    shares = [part.right for part in of.reliability["spot_score, all candidates"]]
+    assert shares == [0, 1, 0, 1]
+
+
 def test_a_temperature_of_one_changes_nothing_and_a_high_one_makes_uncertain():
     said = answer(1.0, 1.1, "fear", 0.6)
     same = tempered(said, 1.0, 0.4)
@@ -509,6 +526,7 @@ def test_an_unlabelled_data_set_gives_a_submission_and_no_score(
         "reliability.png",
         "recall.png",
         "confusion.png",
+        "thresholds.png",
         "missed-1.png",
         "false-1.png",
     }
@@ -522,3 +540,56 @@ def test_a_wrong_folder_is_told_in_one_sentence(tmp_path: Path, capsys: pytest.C
 def test_pictures_without_a_place_are_refused():
     with pytest.raises(SystemExit):
         main(["score", "run", "--worst", "3"])
+
+
+# Rendered people
+
+
+@pytest.fixture
+def portrait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RenderedSet:
+    """A set of one person: the portrait that ships with matplotlib, moved by the device's own animator."""
+    path = tmp_path / "portrait.png"
+    assert cv2.imwrite(str(path), load_portrait())
+    mesh = np.zeros((1, 468, 3), np.float32)
+    mesh[0, list(MESH_INDEX), :2] = portrait_landmarks()
+    people = SimpleNamespace(photos=(Photo("a", path, "hopper", "portrait", "", ""),), meshes=mesh)
+    monkeypatch.setattr(rendered.People, "read", lambda *_: people)
+    return RenderedSet(Plan("photos", "labels", "model", "test", "facs", 8.0, 0.015, False, 3, False))
+
+
+def test_a_clip_shows_the_same_at_every_rate(portrait: RenderedSet):
+    names = portrait.names(2, [200.0, 90.0])
+    assert names == ["facs-000@200", "facs-000@90", "facs-001@200", "facs-001@90"]
+    sources = [portrait.source(name) for name in names[:3]]
+    assert sources[0].truth == sources[1].truth != sources[2].truth
+    assert {truth.kind for source in sources for truth in source.truth} > {"micro"}
+    assert next(sources[0].frames()).luma.shape == (480, 640)
+
+
+def test_a_run_of_rendered_clips_is_saved_clip_by_clip_and_goes_on(
+    portrait: RenderedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    portrait = RenderedSet(replace(portrait.plan, seconds=1.2))
+    work = Work("rendered", portrait.header(), (), True)
+    names = portrait.names(1, [90.0])
+    (device, classic) = run(work, names, Run(tmp_path / "run", work.as_header()))
+    assert (device.spotter, classic.spotter) == ("device", "classic")
+    assert device.subject == "hopper"
+    assert device.rate_hz == pytest.approx(90, abs=0.1)
+    assert device.truth == classic.truth == portrait.source(names[0]).truth
+    assert 0 < device.assessable_s == classic.assessable_s <= device.duration_s
+    assert "1/1 recordings" in capsys.readouterr().err
+    again = run(work, names, Run(tmp_path / "run", work.as_header()))
+    assert again == [device, classic]
+    assert capsys.readouterr().err == "", "nothing was left to run"
+
+
+def test_compressed_frames_keep_their_times_and_size(portrait: RenderedSet):
+    plain = portrait.source("facs-000@90").frames()
+    coded = RenderedSet(replace(portrait.plan, h264=True)).source("facs-000@90").frames()
+    for _ in range(3):
+        one, other = next(plain), next(coded)
+        assert (one.timestamp_ns, one.sequence) == (other.timestamp_ns, other.sequence)
+        assert one.luma.shape == other.luma.shape
+        difference = np.abs(one.luma.astype(int) - other.luma).mean()
+        assert 0 < difference < 4

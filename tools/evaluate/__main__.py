@@ -66,6 +66,8 @@ def _report(options: argparse.Namespace, header: dict[str, Any], recordings: lis
     if options.loso:
         of |= _left_out(console, recordings, rules, work)
     report.show(console, of)
+    if options.thresholds:
+        console.print(report.thresholds(of))
     if options.json:
         shown = {name: part.as_json() for name, part in of.items()}
         options.json.write_text(json.dumps({"run": header, "figures": shown}, indent=1) + "\n")
@@ -168,6 +170,7 @@ def _add_scoring(command: argparse.ArgumentParser) -> None:
         help="pass over recordings without any micro-expression, as most published figures do",
     )
     command.add_argument("--list", action="store_true", help="name every miss and every false alarm")
+    command.add_argument("--thresholds", action="store_true", help="show what other thresholds would bring")
     command.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     command.add_argument("--plots", type=Path, metavar="DIR", help="draw reliability, recall and confusion")
     command.add_argument(

@@ -15,6 +15,7 @@ from tools.evaluate.matching import Counts, Outcome, Rules, count, match, overla
 from tools.evaluate.recognition import confusion
 from tools.evaluate.records import NAMES, Recording, Truth
 from tools.evaluate.table import Table, measures, stated_and_right, tabulate
+from tools.evaluate.thresholds import Point, at_threshold, curve
 
 DRAWS = 500
 """Sets of people drawn again for an interval."""
@@ -65,6 +66,8 @@ class Figures:
     confusion: NDArray[np.float64]
     """(8, 8) true positives by truth and top answer, in the order of NAMES."""
     reliability: dict[str, list[Bin]]
+    curve: tuple[Point, ...]
+    """What other thresholds would have brought."""
 
     def as_json(self) -> dict[str, Any]:
         """Give it with plain numbers; what cannot be told is null."""
@@ -94,6 +97,15 @@ class Figures:
             "refusals": self.refusals,
             "confusion": {"names": list(NAMES), "rows_truth": self.confusion.astype(int).tolist()},
             "reliability": {name: [asdict(part) for part in bins] for name, bins in self.reliability.items()},
+            "thresholds": [
+                {
+                    "threshold": point.threshold,
+                    **asdict(point.counts),
+                    "f1": number(point.counts.f1),
+                    "false_per_hour": number(point.false_per_hour),
+                }
+                for point in self.curve
+            ],
         }
 
     @property
@@ -139,7 +151,8 @@ def figures(recordings: Sequence[Recording], rules: Rules, draws: int = DRAWS) -
         confusion=confusion(table.emotion[named], table.shares[named].argmax(axis=1), len(NAMES))
         if named.any()
         else np.zeros((len(NAMES), len(NAMES))),
-        reliability=_reliability(table),
+        reliability=_reliability(table) | {"spot_score, all candidates": _of_candidates(recordings, rules)},
+        curve=curve(recordings, rules),
     )
 
 
@@ -220,6 +233,15 @@ def _reliability(table: Table) -> dict[str, list[Bin]]:
         ),
         "spot_score": reliability(score, np.arange(len(score)) < found.sum()),
     }
+
+
+def _of_candidates(recordings: Iterable[Recording], rules: Rules) -> list[Bin]:
+    """Tell how often candidates of each score are true, those that were turned down for it included."""
+    every = (at_threshold(recording, 0.0, rules.duration_s) for recording in recordings)
+    table = tabulate([match(recording, rules) for recording in every], rules)
+    found = table.is_scored & table.found
+    score = np.concatenate((table.score[found], table.false_score))
+    return reliability(score, np.arange(len(score)) < found.sum())
 
 
 def _length(intervals: list[tuple[float, float]]) -> float:

@@ -5,9 +5,7 @@ chosen is how much evidence an event needs (`spot.threshold`) and how sharp the 
 temperature). Both are chosen on the other people's candidates, those that the device turned down included, and
 applied to the one left out; the counts of all are then pooled.
 
-The choice works on candidates as they were saved. A candidate refused for its score becomes an answer where its
-score reaches the chosen threshold and its duration passes the device's gate; what was refused for another reason
-stays refused. That a lower threshold lets the spotter open and close intervals elsewhere is not seen here.
+The choice works on the candidates as they were saved (tools.evaluate.thresholds).
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,18 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.config import Config
-from edge.evidence import CONFUSERS
-from edge.records import Reason
 from tools.evaluate.matching import Rules, count, match
 from tools.evaluate.records import NAMES, Answer, Recording
+from tools.evaluate.thresholds import THRESHOLDS, at_threshold
 
-THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 TEMPERATURES = tuple(round(float(t), 3) for t in np.geomspace(0.4, 4.0, 25))
-
-_BY_SCORE = {str(Reason.WEAK), *CONFUSERS}
-"""Reasons that a candidate is given only because its score is below the threshold (edge.event)."""
-_SHORTER_S, _LONGER_S = 0.012, 0.020
-"""The device's tolerance about its limits of duration (edge.event)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +74,6 @@ def loso(
             if r.subject == left_out
         ]
     return result, chosen
-
-
-def at_threshold(recording: Recording, threshold: float, duration_s: tuple[float, float]) -> Recording:
-    """Answer again with another threshold."""
-
-    def passes(answer: Answer) -> bool:
-        length_s = answer.offset_s - answer.onset_s
-        return (
-            answer.score >= threshold and duration_s[0] - _SHORTER_S <= length_s <= duration_s[1] + _LONGER_S
-        )
-
-    candidates = list(recording.answers) + [r.answer for r in recording.refused if r.reason in _BY_SCORE]
-    return replace(
-        recording,
-        answers=tuple(sorted(filter(passes, candidates), key=lambda answer: answer.onset_s)),
-        refused=tuple(r for r in recording.refused if r.reason not in _BY_SCORE),
-    )
 
 
 def best_temperature(groups: Iterable[tuple[NDArray[np.float64], NDArray[np.int_]]]) -> float:

@@ -1,4 +1,4 @@
-"""Figures as pictures: reliability, recall by duration and intensity, confusion of emotions."""
+"""Figures as pictures: reliability, recall by duration and intensity, confusion of emotions, thresholds."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +18,11 @@ from matplotlib import pyplot  # the backend is chosen before pyplot, which woul
 def write(of: Mapping[str, Figures], folder: Path) -> list[Path]:
     """Write all pictures into `folder`; give their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / "reliability.png", folder / "recall.png", folder / "confusion.png"]
+    paths = [folder / f"{name}.png" for name in ("reliability", "recall", "confusion", "thresholds")]
     _reliability(of, paths[0])
     _recall(of, paths[1])
     _confusion(of, paths[2])
+    _thresholds(of, paths[3])
     return paths
 
 
@@ -95,6 +96,21 @@ def _confusion(of: Mapping[str, Figures], path: Path) -> None:
         axis.set_xticks(range(len(NAMES)), NAMES, rotation=45, ha="right")
         axis.set_yticks(range(len(NAMES)), NAMES)
         axis.set(title=name, xlabel="answer", ylabel="truth")
+    _save(figure, path)
+
+
+def _thresholds(of: Mapping[str, Figures], path: Path) -> None:
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.4))
+    for name, figures in of.items():
+        points = figures.curve
+        left.plot([p.threshold for p in points], [p.counts.f1 for p in points], marker=".", label=name)
+        right.plot(
+            [p.false_per_hour for p in points], [p.counts.recall for p in points], marker=".", label=name
+        )
+    left.set(xlabel="spot.threshold", ylabel="F1", ylim=(0, 1.02))
+    right.set(xlabel="false alarms an hour", ylabel="recall", ylim=(0, 1.02))
+    right.set_xscale("symlog", linthresh=1.0)
+    left.legend(fontsize=8)
     _save(figure, path)
 
 

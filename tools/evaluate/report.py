@@ -150,6 +150,18 @@ def choices(title: str, chosen: Sequence[Chosen]) -> Table:
     return table
 
 
+def thresholds(of: Mapping[str, Figures]) -> Table:
+    """Show what other thresholds would have brought, chosen or not: pick one on people who are not scored."""
+    table = Table(title="by spot.threshold: F1, false alarms an hour", title_justify="left")
+    table.add_column("threshold", justify="right")
+    for name in of:
+        table.add_column(name, justify="right")
+    for points in zip(*(figures.curve for figures in of.values()), strict=True):
+        cells = (f"{point.counts.f1:.3f}, {point.false_per_hour:.1f}" for point in points)
+        table.add_row(f"{points[0].threshold:.2f}", *cells)
+    return table
+
+
 def _estimate(estimate: Estimate, form: str) -> str:
     if isnan(estimate.value):
         return "-"

@@ -175,20 +175,18 @@ class Rig:
     def _make_layers(self, points_px: Floats) -> None:
         scale = 2  # the masks' edge is drawn at twice the photo's resolution, then averaged
         mask = np.zeros((self.photo.shape[0] * scale, self.photo.shape[1] * scale), np.uint8)
-        inner = self.photo.copy()
         for corners in _EYES.values():
             outline = _smooth_outline(points_px[list(corners)])
             cv2.fillPoly(mask, [np.rint(outline * scale).astype(np.int32)], 255)
         mouth = points_px[list(_MOUTH)]
         gap = float(np.ptp(mouth[:, 1]))
         cv2.fillPoly(mask, [np.rint(mouth * scale).astype(np.int32)], 255)
-        low, high = mouth.min(axis=0) - 3, mouth.max(axis=0) + 3
-        rows = slice(max(int(low[1]), 0), max(int(high[1]) + 1, 1))
-        columns = slice(max(int(low[0]), 0), max(int(high[0]) + 1, 1))
-        if gap < 0.06 * self.iod_px:  # closed lips: behind them it is dark
-            inner[rows, columns] = (0.35 * self.photo[rows, columns].mean()).astype(np.uint8)
+        low, high = np.maximum(mouth.min(axis=0) - 3, 0).astype(int), (mouth.max(axis=0) + 4).astype(int)
+        lips = self.photo[low[1] : high[1], low[0] : high[0]]
+        self._behind_lips = 0.35 * float(lips.mean()) if gap < 0.06 * self.iod_px else None
+        """Luma of the dark behind lips that the photo shows closed; where they are open it shows what is there."""
         opening = cv2.resize(mask, self.photo.shape[::-1], interpolation=cv2.INTER_AREA)
-        self._layers = [Layers(0, self.photo, inner, opening)]
+        self._layers = [Layers(0, self.photo, opening)]
         while self.iod_px / 2 ** len(self._layers) > 35:
             self._layers.append(self._layers[-1].halved())
         self.eye_open_iod = float(
@@ -267,8 +265,6 @@ class Rig:
         if moving:
             skin = head + self._face.at(self._face.back(weights, tilt), view.coarse + head)
         result = layers.look_up(layers.skin, view.places(skin))
-        if not moving and not any(gaze_iod):
-            return result
         gaze = np.array(gaze_iod, np.float32) * np.float32(self.iod_px)
         for patch, looks in self._openings:
             box = self._seen(patch, pose, view)
@@ -277,10 +273,19 @@ class Rig:
             behind = view.places_in(head, box)
             places = behind + patch.at(patch.back(weights, tilt), behind) if moving else behind
             outside = layers.look_up(layers.skin, places).astype(np.int16)
-            inside = layers.look_up(layers.inner, behind - gaze if looks else behind)
+            inside = layers.look_up(layers.skin, behind - gaze if looks else behind)
+            if not looks and self._behind_lips is not None:
+                parted = self._parted(weights)
+                inside = (inside * (1 - parted) + self._behind_lips * parted).astype(np.uint8)
             opening = layers.look_up(layers.opening, places).astype(np.int16)
             result[box] = outside + ((inside - outside) * opening + 127) // 255
         return result
+
+    def _parted(self, weights: Floats) -> float:
+        """Give how far lips that the photo shows closed have opened: 0 at rest, 1 from 3 % IOD on."""
+        moved = (weights @ self._moves_landmarks).reshape(-1, 3)
+        gap = moved[LANDMARKS.index("inner_lower_lip"), 1] - moved[LANDMARKS.index("inner_upper_lip"), 1]
+        return float(np.clip(gap / (0.03 * self.iod_px), 0.0, 1.0))
 
     def backdrop(self, sensor_from_photo: Floats, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Give the photo as the camera sees it, unmoved: what surrounds the head."""

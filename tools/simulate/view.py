@@ -14,12 +14,11 @@ _STRIDE_IOD = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """The photo's skin, what lies behind its openings, and where they are, at one resolution."""
+    """The photo, and where its eyes and mouth are open, at one resolution."""
 
     level: int
     """Halvings against the photo."""
     skin: NDArray[np.uint8]
-    inner: NDArray[np.uint8]
     opening: NDArray[np.uint8]
     """255 inside eyes and mouth."""
 
@@ -32,9 +31,7 @@ class Layers:
 
     def halved(self) -> "Layers":
         """Give the same at half the resolution."""
-        return Layers(
-            self.level + 1, *(cv2.pyrDown(layer) for layer in (self.skin, self.inner, self.opening))
-        )
+        return Layers(self.level + 1, *(cv2.pyrDown(layer) for layer in (self.skin, self.opening)))
 
 
 @dataclass(frozen=True, slots=True)

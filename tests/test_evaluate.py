@@ -318,6 +318,7 @@ def test_intervals_come_from_people_and_are_the_same_each_time():
     assert once.estimates["f1"] == again.estimates["f1"]
     estimate = once.estimates["f1"]
     assert estimate.low == 0 < estimate.value < estimate.high == 1
+    assert once.estimates["strs"].low == 0, "a draw in which nothing is found counts"
     # Two recordings of one person say nothing about other people.
     assert isnan(small([sharp, replace(blind, subject="one")]).estimates["f1"].low)
 

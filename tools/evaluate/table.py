@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 from edge.records import EMOTIONS
 from tools.evaluate.calibration import calibration_error
 from tools.evaluate.matching import Hit, Outcome, Rules
-from tools.evaluate.recognition import CLASS_OF, confusion, field_classes, index_of, measure, strs
+from tools.evaluate.recognition import (
+    CLASS_OF,
+    Recognition,
+    confusion,
+    field_classes,
+    index_of,
+    measure,
+    strs,
+)
 from tools.evaluate.records import NAMES, Answer
 
 Floats = NDArray[np.float64]
@@ -59,6 +67,8 @@ class Table:
     false_score: Floats
     hours: Floats
     """(people,) that could be assessed."""
+    names_emotions: bool
+    """Whether the spotter names emotions at all."""
 
     @property
     def is_scored(self) -> Flags:
@@ -105,6 +115,7 @@ def tabulate(outcomes: Sequence[Outcome], rules: Rules) -> Table:
         false_confidence=np.array([a.confidence if a.probabilities else _NAN for _, a in false], float),
         false_score=np.array([answer.score for _, answer in false], float),
         hours=hours,
+        names_emotions=any(a.probabilities for outcome in outcomes for a in outcome.recording.answers),
     )
 
 
@@ -176,6 +187,11 @@ def _emotion_measures(
     classes, grouped = CLASS_OF[truth], field_classes(shares)
     three = measure(confusion(classes, grouped[:, :3].argmax(axis=1), 3, weight))
     four = measure(confusion(classes, grouped.argmax(axis=1), 4, weight))
+
+    def product(recognised: Recognition) -> float:
+        # Nothing found is nothing recognised, and no reason to leave the draw of people out of the interval.
+        return 0.0 if spotting_f1 == 0 and table.names_emotions else strs(spotting_f1, recognised.f1)
+
     stated, right = stated_and_right(table, found)
     repeated = np.repeat(stated, of[named]), np.repeat(right, of[named])
     alarms = np.repeat(table.false_confidence, weights[table.false_person])
@@ -191,8 +207,8 @@ def _emotion_measures(
         "uf1_three": three.uf1,
         "uar_three": three.uar,
         "f1_four": four.f1,
-        "strs": strs(spotting_f1, four.f1),
-        "strs_seven": strs(spotting_f1, seven.f1),
+        "strs": product(four),
+        "strs_seven": product(seven),
         "calibration_error": calibration_error(*repeated),
         "calibration_error_equal_count": calibration_error(*repeated, equal_count=True),
         "calibration_error_with_false": calibration_error(*with_alarms),

@@ -91,7 +91,7 @@ class Health:
         now_s = self._clock_s()
         state, reasons = self._judge(report, now_s)
         self._show_faults(report, now_s)
-        shown = (state, tuple(reasons), report.face)
+        shown = (state, tuple(reasons), report.face, report.statistics.rest.ready)
         due_s = LEAST_S if shown != self._shown else PERIOD_S
         if now_s - self._sent_s >= due_s:
             self._shown, self._sent_s = shown, now_s

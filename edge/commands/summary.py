@@ -123,7 +123,8 @@ def _figures(recording: Recording, statistics: Statistics, config: Config) -> Ta
     for reason, count in sorted(statistics.refusals.items(), key=lambda item: -item[1]):
         table.add_row("  turned down", f"{count}: {reason}")
     if statistics.faces:
-        table.add_row("baseline", _rest(statistics.rest, config))
+        whose = ", of the last face" if statistics.faces > 1 else ""
+        table.add_row("baseline", _rest(statistics.rest, config) + whose)
     for warning in recording.warnings:
         table.add_row("warning", Text(warning, style="yellow"))
     return table
@@ -136,12 +137,10 @@ def _rest(rest: Rest, config: Config) -> str:
             f"{rest.progress * config.baseline.seconds:.1f} s of {config.baseline.seconds:g} s of calm face seen: "
             "the noise floor is a usual one, not this person's"
         )
-    figures = [
-        f"noise {rest.noise_floor_iod:.3%}" if rest.noise_floor_iod is not None else "",
-        f"asymmetry {rest.asymmetry_iod:.1%} of the eye distance" if rest.asymmetry_iod is not None else "",
-        f"{rest.blinks_per_min:.0f} blinks/min" if rest.blinks_per_min is not None else "",
-    ]
-    return ", ".join(figure for figure in figures if figure)
+    sizes = (("noise", rest.noise_floor_iod, 2), ("asymmetry", rest.asymmetry_iod, 1))
+    figures = [f"{name} {100 * size:.{digits}f} %" for name, size, digits in sizes if size is not None]
+    blinks = f", {rest.blinks_per_min:.0f} blinks/min" if rest.blinks_per_min is not None else ""
+    return f"at rest {', '.join(figures)} of the inter-ocular distance{blinks}"
 
 
 def _missed(shortest_ms: float, least_ms: int, most_ms: int) -> str:

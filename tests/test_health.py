@@ -1,0 +1,88 @@
+"""Health as subscribers see it: counts by reason, the baseline, and a message when something changes."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from edge.baseline import Rest
+from edge.config import load
+from edge.health import PERIOD_S, Health, Report
+from edge.out import Payload
+from edge.out.outbox import Counts
+from edge.out.systemd import Notifier
+from edge.pipeline import Statistics
+from edge.records import Reason
+
+STATISTICS = Statistics(
+    4000, 0, 0, 200.0, 20.0, 20.0, 17.0, {Reason.NO_FACE: 2.5, Reason.TURNING: 0.5},
+    {Reason.BLINK: 4, Reason.TOO_SHORT_FOR_RATE: 1}, 3, 1, 0,
+)  # fmt: skip
+
+
+class Outlet:
+    """Takes the place of the broker's connection and keeps what was to be published."""
+
+    problem = ""
+
+    def __init__(self) -> None:
+        self.sent: list[Payload] = []
+
+    def publish_health(self, payload: Payload) -> None:
+        self.sent.append(payload)
+
+    def counts(self) -> Counts:
+        return Counts(0, 3, 0)
+
+
+class Bench:
+    """A Health whose clock the test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.outlet: Any = Outlet()
+        self._health = Health(
+            load(None, ["device.id=bench"]), "boot-1", self.outlet, None, Notifier({}),
+            clock_s=lambda: self.now_s, clock_ns=lambda: 1_795_000_000_000_000_000,
+        )  # fmt: skip
+
+    def show(self, statistics: Statistics, after_s: float = 1.5) -> None:
+        self.now_s += after_s
+        self._health.show(Report(statistics, True, True, "litert", (2.0,), 0, "", "", "", ()))
+
+    @property
+    def last(self) -> Payload:
+        return self.outlet.sent[-1]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_refusals_and_lost_time_are_counted_by_reason(bench: Bench) -> None:
+    bench.show(STATISTICS)
+    assert bench.last["refusals"] == {"total": 5, "by_reason": {"blink": 4, "too short for this rate": 1}}
+    assert bench.last["not_assessable_s"] == {"no face": 2.5, "turning too fast": 0.5}
+    assert bench.last["assessable_share"] == 0.85
+
+
+def test_the_baseline_is_shown_as_far_as_it_is_known(bench: Bench) -> None:
+    bench.show(replace(STATISTICS, rest=Rest(progress=0.4444)))
+    assert bench.last["baseline"] == {"ready": False, "progress": 0.444}
+    rest = Rest(True, 1.0, noise_floor_iod=0.00041239, asymmetry_iod=0.02345, blinks_per_min=14.26)
+    bench.show(replace(STATISTICS, rest=rest))
+    assert bench.last["baseline"] == {
+        "ready": True, "progress": 1.0, "noise_floor_iod": 0.000412, "asymmetry_iod": 0.0234, "blinks_per_min": 14.3,
+    }  # fmt: skip
+
+
+def test_a_baseline_that_is_ready_is_told_at_once_and_not_every_second(bench: Bench) -> None:
+    bench.show(STATISTICS)
+    bench.show(replace(STATISTICS, rest=Rest(progress=0.9)))
+    assert len(bench.outlet.sent) == 1  # progress alone waits its turn
+    for _ in range(3):
+        bench.show(replace(STATISTICS, rest=Rest(True, 1.0, 0.0004, 0.02, 12.0)))
+    assert [payload["baseline"]["ready"] for payload in bench.outlet.sent] == [False, True]
+    bench.show(replace(STATISTICS, rest=Rest(True, 1.0, 0.0005, 0.02, 12.0)), after_s=PERIOD_S)
+    assert bench.last["baseline"]["noise_floor_iod"] == 0.0005

@@ -28,6 +28,7 @@ from tools.evaluate.running import Work, as_gated, run
 from tools.evaluate.thresholds import at_threshold
 from tools.evaluate.worst import choose
 from tools.faces.photos import MESH_INDEX, Photo
+from tools.plot import read_truth
 
 STRICT = Rules(is_strict=True)
 
@@ -536,6 +537,22 @@ def test_an_unlabelled_data_set_gives_a_submission_and_no_score(
 def test_a_wrong_folder_is_told_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["dataset", "samm-lv", str(tmp_path)]) == 2
     assert "does not look like SAMM Long Videos" in capsys.readouterr().err
+
+
+def test_the_truth_beside_a_rendered_video_is_read_and_anything_else_refused(tmp_path: Path):
+    written = {
+        "kind": "blink",
+        "onset_s": 1.0,
+        "apex_s": 1.1,
+        "offset_s": 1.3,
+        "emotion": "",
+        "peak_iod": 0.0,
+    }
+    (tmp_path / "a.json").write_text(json.dumps([written]))
+    assert read_truth(tmp_path / "a.json") == (Truth("blink", 1.0, 1.1, 1.3, peak_iod=0.0),)
+    (tmp_path / "a.json").write_text(json.dumps([{"kind": "blink"}]))
+    with pytest.raises(ValueError, match=r"a\.json: is not the truth"):
+        read_truth(tmp_path / "a.json")
 
 
 def test_pictures_without_a_place_are_refused():

@@ -246,11 +246,13 @@ class Run:
 
 
 def save(path: Path, header: dict[str, Any], recordings: Iterable[Recording]) -> None:
-    """Write a run as JSON lines: the header, then one recording a line."""
-    with path.open("w") as lines:
+    """Write a run as JSON lines: the header, then one recording a line; the file is whole or as it was."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w") as lines:
         lines.write(json.dumps({"schema": SCHEMA, **header}) + "\n")
         for recording in recordings:
             lines.write(json.dumps(asdict(recording)) + "\n")
+    part.replace(path)
 
 
 def load(path: Path) -> tuple[dict[str, Any], list[Recording]]:

@@ -474,6 +474,15 @@ def test_a_temperature_of_one_changes_nothing_and_a_high_one_makes_uncertain():
     assert tempered(said, 4.0, 0.4).emotion == "uncertain"
 
 
+def test_what_was_chosen_for_whom_is_written_with_the_figures(tmp_path: Path):
+    header = Work("rendered", {}, (), False).as_header()
+    save(tmp_path / "run", header, [candidates(name, 0.9, 0.1) for name in ("a", "b")])
+    assert main(["score", str(tmp_path / "run"), "--loso", "--json", str(tmp_path / "figures.json")]) == 0
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert [one["subject"] for one in written["chosen"]["device, 200 Hz, left out"]] == ["a", "b"]
+    assert written["figures"]["device, 200 Hz, left out"]["estimates"]["f1"]["value"] == 1.0
+
+
 def test_one_person_cannot_be_left_out():
     with pytest.raises(ValueError, match="two people"):
         loso([candidates("a", 0.9, 0.1)], Rules(), Config())

@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from rich.console import Console
 from edge.errors import EdgeError
 from tools.evaluate import dataset, rendered, report
 from tools.evaluate.figures import Figures, figures
-from tools.evaluate.loso import loso
+from tools.evaluate.loso import Chosen, loso
 from tools.evaluate.matching import Rules
 from tools.evaluate.records import Recording, Run, load
 from tools.evaluate.running import Work, run
@@ -63,14 +64,23 @@ def _report(options: argparse.Namespace, header: dict[str, Any], recordings: lis
     if options.list:
         print("\n".join(report.listing(recordings, rules)))
     of = {name: figures(part, rules) for name, part in report.columns(recordings).items()}
+    chosen: dict[str, list[Chosen]] = {}
     if options.loso:
-        of |= _left_out(console, recordings, rules, work)
+        left_out = _left_out(recordings, rules, work)
+        of |= {name: part for name, (part, _) in left_out.items()}
+        chosen = {name: choices for name, (_, choices) in left_out.items()}
+        for name, choices in chosen.items():
+            console.print(report.choices(name, choices))
     report.show(console, of)
     if options.thresholds:
         console.print(report.thresholds(of))
     if options.json:
-        shown = {name: part.as_json() for name, part in of.items()}
-        options.json.write_text(json.dumps({"run": header, "figures": shown}, indent=1) + "\n")
+        shown = {
+            "run": header,
+            "figures": {name: part.as_json() for name, part in of.items()},
+            "chosen": {name: [asdict(one) for one in choices] for name, choices in chosen.items()},
+        }
+        options.json.write_text(json.dumps(shown, indent=1) + "\n")
     if options.plots:
         # Here, because matplotlib takes longer to import than a saved run takes to score.
         from tools.evaluate import plots, worst
@@ -82,15 +92,15 @@ def _report(options: argparse.Namespace, header: dict[str, Any], recordings: lis
     return 0
 
 
-def _left_out(console: Console, recordings: list[Recording], rules: Rules, work: Work) -> dict[str, Figures]:
+def _left_out(
+    recordings: list[Recording], rules: Rules, work: Work
+) -> dict[str, tuple[Figures, list[Chosen]]]:
     """Give a further column for each of the device's: every person with what the others choose."""
     result = {}
     for name, part in report.columns(recordings).items():
-        if part[0].spotter != "device":
-            continue
-        answered, chosen = loso(part, rules, work.config)
-        console.print(report.choices(f"{name}, left out", chosen))
-        result[f"{name}, left out"] = figures(answered, rules)
+        if part[0].spotter == "device":
+            answered, chosen = loso(part, rules, work.config)
+            result[f"{name}, left out"] = figures(answered, rules), chosen
     return result
 
 

@@ -2,13 +2,14 @@
 
     python -m tools.simulate.clips --photos DIR --labels NPZ --model NPZ --split test --clips 4 --out DIR
 
-writes `NN.mkv` (H.264, or lossless with --lossless) and `NN.json`, the truth, for `microedge replay`.
+writes `NN.mkv` (H.264 of quality --crf, or lossless with --lossless) and `NN.json`, the truth, for
+`microedge replay`.
 """
 
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -65,7 +66,8 @@ def main() -> None:
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--rate", type=int, default=200)
+    parser.add_argument("--rate", type=float, default=200.0)
+    parser.add_argument("--crf", type=int, default=18, help="quality of H.264: 18 good, 30 blocky")
     parser.add_argument("--lossless", action="store_true")
     options = parser.parse_args()
     people = People.read(options.photos, options.labels, options.model, options.split)
@@ -77,23 +79,24 @@ def main() -> None:
             seconds=options.seconds,
             rate_hz=options.rate,
             mix=Mix(),
-            conditions=Conditions.draw(rng),
+            conditions=replace(Conditions.draw(rng), crf=0),  # the file itself is compressed
             seed=number,
         )
-        write_video(clip, options.out / f"{number:02d}.mkv", lossless=options.lossless)
+        write_video(clip, options.out / f"{number:02d}.mkv", crf=None if options.lossless else options.crf)
         truth = [asdict(planted) for planted in clip.truth]
         (options.out / f"{number:02d}.json").write_text(json.dumps(truth, indent=1))
 
 
-def write_video(clip: RenderedClip, path: Path, *, lossless: bool) -> None:
-    """Encode a clip: H.264 at visually good quality, or FFV1."""
+def write_video(clip: RenderedClip, path: Path, *, crf: int | None) -> None:
+    """Encode a clip: H.264 at the given constant rate factor, or FFV1 for None."""
+    rate = Fraction(clip.rate_hz).limit_denominator(1001)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1" if lossless else "libx264", rate=int(clip.rate_hz))
+        stream = container.add_stream("ffv1" if crf is None else "libx264", rate=rate)
         stream.width, stream.height = clip.size
-        stream.pix_fmt = "gray" if lossless else "yuv420p"
-        if not lossless:
-            stream.options = {"crf": "18", "preset": "veryfast"}
-        stream.time_base = Fraction(1, int(clip.rate_hz))
+        stream.pix_fmt = "gray" if crf is None else "yuv420p"
+        if crf is not None:
+            stream.options = {"crf": str(crf), "preset": "veryfast"}
+        stream.time_base = 1 / rate
         for frame in clip.frames():
             picture = av.VideoFrame.from_ndarray(frame.luma, format="gray").reformat(format=stream.pix_fmt)
             picture.pts = frame.sequence

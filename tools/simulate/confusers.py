@@ -28,8 +28,7 @@ def blink(scene: Scene, at_s: float) -> float:
     sides = "both" if rng.random() < 0.85 else str(rng.choice(["right", "left"]))
     for _ in range(2 if rng.random() < 0.1 else 1):
         duration = rng.uniform(0.12, 0.4)
-        full = min(1.25, 1.1 * scene.rig.eye_open_iod / 0.1)
-        depth = full * (1.0 if rng.random() < 0.65 else rng.uniform(0.15, 0.7))
+        depth = scene.rig.eye_shut * (1.05 if rng.random() < 0.65 else rng.uniform(0.15, 0.7))
         apex = at_s + duration * rng.uniform(0.3, 0.45)
         weights = scene.shapes(
             {"eyeBlink": 1.0, "browDown": rng.uniform(0, 0.06), "cheekSquint": rng.uniform(0, 0.12)}, sides

@@ -68,6 +68,7 @@ class Rig:
     Attributes:
         shapes: names of the model's shapes in the order of the weights that `render` takes.
         iod_px: inter-ocular distance in the photo.
+        eye_shut: weight of the blink shapes at which the photo's eyes are closed.
     """
 
     def __init__(
@@ -173,26 +174,43 @@ class Rig:
         return Patch(low, step, np.ascontiguousarray(moves, dtype=np.float32))
 
     def _make_layers(self, points_px: Floats) -> None:
-        scale = 2  # the masks' edge is drawn at twice the photo's resolution, then averaged
-        mask = np.zeros((self.photo.shape[0] * scale, self.photo.shape[1] * scale), np.uint8)
+        eyes, lips = np.zeros_like(self.photo), np.zeros_like(self.photo)
         for corners in _EYES.values():
-            outline = _smooth_outline(points_px[list(corners)])
-            cv2.fillPoly(mask, [np.rint(outline * scale).astype(np.int32)], 255)
+            _fill(eyes, _smooth_outline(points_px[list(corners)]))
         mouth = points_px[list(_MOUTH)]
-        gap = float(np.ptp(mouth[:, 1]))
-        cv2.fillPoly(mask, [np.rint(mouth * scale).astype(np.int32)], 255)
+        _fill(lips, mouth)
+        gap = float(
+            (points_px[LANDMARKS.index("inner_lower_lip")] - points_px[LANDMARKS.index("inner_upper_lip")])[1]
+        )
         low, high = np.maximum(mouth.min(axis=0) - 3, 0).astype(int), (mouth.max(axis=0) + 4).astype(int)
-        lips = self.photo[low[1] : high[1], low[0] : high[0]]
-        self._behind_lips = 0.35 * float(lips.mean()) if gap < 0.06 * self.iod_px else None
+        about_lips = self.photo[low[1] : high[1], low[0] : high[0]]
+        self._behind_lips = 0.35 * float(about_lips.mean()) if gap < 0.05 * self.iod_px else None
         """Luma of the dark behind lips that the photo shows closed; where they are open it shows what is there."""
-        opening = cv2.resize(mask, self.photo.shape[::-1], interpolation=cv2.INTER_AREA)
-        self._layers = [Layers(0, self.photo, opening)]
+        # Behind the lids the eyeball goes on: every pixel there is as the nearest one that the photo shows.
+        _, nearest = cv2.distanceTransformWithLabels(
+            255 - (eyes > 127).astype(np.uint8) * 255, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+        )
+        shown = np.zeros(int(nearest.max()) + 1, np.uint8)
+        shown[nearest[eyes > 127]] = self.photo[eyes > 127]
+        eyeballs = np.where(
+            eyes > 127, self.photo, cv2.GaussianBlur(shown[nearest], (0, 0), 0.01 * self.iod_px)
+        )
+        opening = np.maximum(eyes, lips)
+        self._layers = [Layers(0, self.photo, eyeballs, opening)]
         while self.iod_px / 2 ** len(self._layers) > 35:
             self._layers.append(self._layers[-1].halved())
-        self.eye_open_iod = float(
-            np.mean([np.ptp(points_px[list(corners)][[1, 2, 4, 5], 1]) for corners in _EYES.values()])
-            / self.iod_px
-        )
+        self.eye_shut = self._shutting()
+
+    def _shutting(self) -> float:
+        """Give the weight of the blink shapes at which the lids of this photo meet."""
+        blink = np.array([float(name.startswith("eyeBlink")) for name in self.shapes], np.float32)
+        moved = (blink @ self._moves_landmarks).reshape(-1, 3)
+        shares = []
+        for eye in _EYES.values():
+            for upper, lower in ((eye[1], eye[5]), (eye[2], eye[4])):
+                gap = self._landmarks[lower, 1] - self._landmarks[upper, 1]
+                shares.append(gap / max(moved[upper, 1] - moved[lower, 1], 1e-3 * self.iod_px))
+        return float(np.clip(np.mean(shares), 0.2, 1.2))
 
     def size_of(self, weights: Floats) -> float:
         """Give the greatest displacement of visible skin that `weights` (55,) makes, in IOD (99.5th percentile)."""
@@ -273,19 +291,22 @@ class Rig:
             behind = view.places_in(head, box)
             places = behind + patch.at(patch.back(weights, tilt), behind) if moving else behind
             outside = layers.look_up(layers.skin, places).astype(np.int16)
-            inside = layers.look_up(layers.skin, behind - gaze if looks else behind)
-            if not looks and self._behind_lips is not None:
-                parted = self._parted(weights)
-                inside = (inside * (1 - parted) + self._behind_lips * parted).astype(np.uint8)
+            if looks:
+                inside = layers.look_up(layers.eyeballs, behind - gaze)
+            else:
+                inside = self._mouth(layers.look_up(layers.skin, behind), weights)
             opening = layers.look_up(layers.opening, places).astype(np.int16)
             result[box] = outside + ((inside - outside) * opening + 127) // 255
         return result
 
-    def _parted(self, weights: Floats) -> float:
-        """Give how far lips that the photo shows closed have opened: 0 at rest, 1 from 3 % IOD on."""
+    def _mouth(self, shown: NDArray[np.uint8], weights: Floats) -> NDArray[np.uint8]:
+        """Give the mouth's inside: what the photo shows there, or the dark that comes as closed lips part by 3 % IOD."""
+        if self._behind_lips is None:
+            return shown
         moved = (weights @ self._moves_landmarks).reshape(-1, 3)
         gap = moved[LANDMARKS.index("inner_lower_lip"), 1] - moved[LANDMARKS.index("inner_upper_lip"), 1]
-        return float(np.clip(gap / (0.03 * self.iod_px), 0.0, 1.0))
+        parted = float(np.clip(gap / (0.03 * self.iod_px), 0.0, 1.0))
+        return (shown * (1 - parted) + self._behind_lips * parted).astype(np.uint8)
 
     def backdrop(self, sensor_from_photo: Floats, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Give the photo as the camera sees it, unmoved: what surrounds the head."""
@@ -336,6 +357,13 @@ class Rig:
         low = np.maximum(np.floor(points.min(axis=0)), 0).astype(int)
         high = np.minimum(np.ceil(points.max(axis=0)), view.size).astype(int)
         return np.s_[low[1] : high[1], low[0] : high[0]] if (low < high).all() else None
+
+
+def _fill(mask: NDArray[np.uint8], outline_px: Floats) -> None:
+    """Draw a filled outline with a smooth edge: at twice the resolution, then averaged."""
+    fine = np.zeros((2 * mask.shape[0], 2 * mask.shape[1]), np.uint8)
+    cv2.fillPoly(fine, [np.rint(outline_px * 2 + 0.5).astype(np.int32)], 255)
+    np.maximum(mask, cv2.resize(fine, mask.shape[::-1], interpolation=cv2.INTER_AREA), out=mask)
 
 
 def _smooth_outline(corners: Floats) -> Floats:

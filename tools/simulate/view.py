@@ -19,6 +19,8 @@ class Layers:
     level: int
     """Halvings against the photo."""
     skin: NDArray[np.uint8]
+    eyeballs: NDArray[np.uint8]
+    """What lies behind the lids; means something about the eyes alone."""
     opening: NDArray[np.uint8]
     """255 inside eyes and mouth."""
 
@@ -31,7 +33,9 @@ class Layers:
 
     def halved(self) -> "Layers":
         """Give the same at half the resolution."""
-        return Layers(self.level + 1, *(cv2.pyrDown(layer) for layer in (self.skin, self.opening)))
+        return Layers(
+            self.level + 1, *(cv2.pyrDown(layer) for layer in (self.skin, self.eyeballs, self.opening))
+        )
 
 
 @dataclass(frozen=True, slots=True)

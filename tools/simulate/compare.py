@@ -3,14 +3,15 @@
     python -m tools.simulate.compare --photos DIR --labels NPZ --model NPZ --clips 24 --out match.png
 
 Prints, for each measured thing, the median of fast over rendered and the Kolmogorov-Smirnov distance of the two
-distributions (0 the same, 1 apart), and draws the distributions. Chance (noise, the tracker's errors) is drawn anew
+distributions (0 the same, 1 apart) with their rank correlation, and draws the distributions. Chance (noise, the tracker's errors) is drawn anew
 on either side, so noise itself is compared by its size only.
 """
 
 import argparse
+import json
 import time
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,7 @@ import numpy as np
 from matplotlib import pyplot
 from numpy.typing import NDArray
 from scipy.signal import welch
-from scipy.stats import ks_2samp
+from scipy.stats import ks_2samp, spearmanr
 
 from edge.records import CROP_IOD_PX
 from edge.regions import CHANNELS, REGIONS
@@ -80,25 +81,36 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--rate", type=float, default=200.0, help="frames a second; 0 draws it")
     parser.add_argument("--compression", choices=("as drawn", "never", "always"), default="as drawn")
+    parser.add_argument(
+        "--rendered", type=Path, help="folder that tools.simulate.signals wrote of this split"
+    )
     parser.add_argument("--out", type=Path, required=True, help="PNG; single clips go beside it")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     people = People.read(options.photos, options.labels, options.model, options.split)
     couples = []
     for number in range(options.first, options.first + options.clips):
-        couple = _couple(people, number, options.seconds, options.rate, options.compression)
-        couples.append(couple)
-        _overlay(couple, options.out.with_name(f"{options.out.stem}_{number:03d}.png"))
+        if options.rendered:
+            stored = options.rendered / f"clip_{number:05d}.npz"
+            found = stored.exists() and _stored_couple(people, stored, options.seconds, options.split)
+        else:
+            found = _couple(people, number, options.seconds, options.rate, options.compression)
+        if not found:
+            print(f"clip {number}: not rendered, or from another script")
+            continue
+        couples.append(found)
+        _overlay(found, options.out.with_name(f"{options.out.stem}_{number:03d}.png"))
     pairs = collect(couples)
     fast_s, rendered_s = np.sum([couple.cost_s for couple in couples], axis=0) / len(couples)
     print(f"{len(couples)} clips; processor time per clip {fast_s:.2f} s fast, {rendered_s:.2f} s rendered")
-    print(f"{'':44}{'number':>7}{'fast':>10}{'rendered':>10}{'ratio':>7}{'KS':>6}{'r':>6}")
+    print(f"{'':44}{'number':>7}{'fast':>10}{'rendered':>10}{'ratio':>7}{'KS':>6}{'rank':>6}")
     for name, values in pairs.items():
         print(_row(name, np.array(values)))
     _draw(pairs, couples, options.out)
 
 
 def _couple(people: People, number: int, seconds: float, rate_hz: float, compression: str) -> Couple:
+    """Measure one new script both ways."""
     rng = np.random.default_rng([number, 77])
     face = tabulated.Face(people.rig(int(rng.integers(len(people.photos)))))
     rate_hz = rate_hz or float(rng.choice(signals._RATES_HZ, p=signals._SHARES))
@@ -115,18 +127,46 @@ def _couple(people: People, number: int, seconds: float, rate_hz: float, compres
         start = time.process_time()
         times, values = way(what, script, conditions, rate_hz, lost, np.random.default_rng([number, 79]))
         costs.append(time.process_time() - start)
-        found.append(np.stack([np.interp(grid, times, column) for column in values.T], axis=1))
+        found.append(_on_grid(grid, times, values))
     return Couple(grid, *found, script.planted, conditions, rate_hz, (costs[0], costs[1]))
+
+
+def _stored_couple(people: People, path: Path, seconds: float, split: str) -> Couple | None:
+    """Measure the fast way what tools.simulate.signals has rendered; None where that was another script."""
+    number = int(path.stem.removeprefix("clip_"))
+    rng = np.random.default_rng([number, len(split)])
+    face = tabulated.Face(people.rig(int(rng.integers(len(people.photos)))))
+    rate_hz = float(rng.choice(signals._RATES_HZ, p=signals._SHARES))
+    script = Writer(face.rig, np.random.default_rng([number, 1]), Mix()).write(seconds)
+    conditions = Conditions.draw(rng)
+    lost = signals.draw_losses(rng, int(seconds * rate_hz))
+    grid = np.arange(0.05, seconds - 0.05, 1 / _GRID_HZ)
+    with np.load(path) as stored:
+        if json.loads(str(stored["truth"])) != json.loads(
+            json.dumps([asdict(event) for event in script.planted])
+        ):
+            return None
+        rendered = _on_grid(grid, stored["times_s"], stored["values"].astype(float))
+    start = time.process_time()
+    times, values = tabulated.measure(face, script, conditions, rate_hz, lost, rng)
+    cost_s = time.process_time() - start
+    fast = _on_grid(grid, times, values)
+    return Couple(grid, fast, rendered, script.planted, conditions, rate_hz, (cost_s, np.nan))
+
+
+def _on_grid(grid: Doubles, times: Doubles, values: NDArray[np.floating]) -> Doubles:
+    return np.stack([np.interp(grid, times, column) for column in values.T], axis=1)
 
 
 def collect(couples: list[Couple]) -> Pairs:
     """Give pairs (fast, rendered) of everything that is compared, by name."""
     pairs: Pairs = defaultdict(list)
     for couple in couples:
+        coded = ", H.264" if couple.conditions.crf else ""
         for kind in ("noise", "carried"):
-            _still(couple, pairs, kind)
+            _still(couple, pairs, kind, coded)
         for event in couple.planted:
-            _event(couple, event, pairs)
+            _event(couple, event, pairs, coded)
         _textures(couple, pairs)
     _spectra(couples, pairs)
     return dict(sorted(pairs.items()))
@@ -143,7 +183,7 @@ def _quiet(couple: Couple) -> NDArray[np.bool_]:
     return quiet
 
 
-def _still(couple: Couple, pairs: Pairs, kind: str) -> None:
+def _still(couple: Couple, pairs: Pairs, kind: str, coded: str) -> None:
     """Compare differences where nothing is planted: over 50 ms noise, over 1 s errors that anchors carry on too."""
     lag = int((0.05 if kind == "noise" else 1.0) * _GRID_HZ)
     quiet = _quiet(couple)
@@ -156,10 +196,10 @@ def _still(couple: Couple, pairs: Pairs, kind: str) -> None:
         sizes.append(np.sqrt(np.mean(np.square(change), axis=(0, 2))))
     for number, region in enumerate(REGIONS):
         name = "noise, 50-ms differences, px" if kind == "noise" else "drift, 1-s differences, px"
-        pairs[f"{name}: {region.group}"].append((float(sizes[0][number]), float(sizes[1][number])))
+        pairs[f"{name}{coded}: {region.group}"].append((float(sizes[0][number]), float(sizes[1][number])))
 
 
-def _event(couple: Couple, event: Planted, pairs: Pairs) -> None:
+def _event(couple: Couple, event: Planted, pairs: Pairs, coded: str) -> None:
     times = couple.times_s
     if event.onset_s < times[0] + 0.05 or event.offset_s > times[-1]:
         return
@@ -177,11 +217,12 @@ def _event(couple: Couple, event: Planted, pairs: Pairs) -> None:
     if event.kind == "micro":
         changes = [skin[apex].mean(axis=0) - skin[before].mean(axis=0) for skin in skins]
         strongest = int(np.argmax(np.linalg.norm(changes[0] + changes[1], axis=1)))
-        along = changes[1][strongest] / max(float(np.linalg.norm(changes[1][strongest])), 1e-9)
+        along = changes[0][strongest] + changes[1][strongest]
+        along /= max(float(np.linalg.norm(along)), 1e-9)
         pair = tuple(float(change[strongest] @ along) for change in changes)
         for au, _ in event.action_units:
             pairs[f"micro, strongest region, px: {au}"].append(pair)
-        pairs["micro, strongest region, px: all"].append(pair)
+        pairs[f"micro, strongest region, px: all{coded}"].append(pair)
         return
     excursions = [
         float(np.linalg.norm(skin[inside] - skin[before].mean(axis=0), axis=2).max()) for skin in skins
@@ -227,7 +268,7 @@ def _row(name: str, values: Doubles) -> str:
     fast, rendered = values.T
     ratio = np.median(fast / np.maximum(rendered, 1e-12))
     distance = ks_2samp(fast, rendered).statistic if len(fast) > 3 else np.nan
-    together = np.corrcoef(np.log(np.maximum(values, 1e-9)).T)[0, 1] if len(fast) > 3 else np.nan
+    together = spearmanr(fast, rendered).statistic if len(fast) > 3 else np.nan
     return (
         f"{name:44}{len(fast):7}{np.median(fast):10.4f}{np.median(rendered):10.4f}"
         f"{ratio:7.2f}{distance:6.2f}{together:6.2f}"

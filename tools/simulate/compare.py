@@ -2,9 +2,9 @@
 
     python -m tools.simulate.compare --photos DIR --labels NPZ --model NPZ --clips 24 --out match.png
 
-Prints, for each measured thing, the median of fast over rendered and the Kolmogorov-Smirnov distance of the two
-distributions (0 the same, 1 apart) with their rank correlation, and draws the distributions. Chance (noise, the tracker's errors) is drawn anew
-on either side, so noise itself is compared by its size only.
+Prints, for each measured thing, the median of fast over rendered, the Kolmogorov-Smirnov distance of the two
+distributions (0 the same, 1 apart) and their rank correlation, and draws the distributions. Chance (noise, the
+tracker's errors) is drawn anew on either side, so noise itself is compared by its size only.
 """
 
 import argparse

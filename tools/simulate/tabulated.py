@@ -116,7 +116,8 @@ def measure(
         rig, camera, side, conditions, states, upright, crops, bench.anchor.rows
     )
     regions = len(REGIONS)
-    shift = (expression + turn)[:, : 2 * regions] + misplaced @ bench.anchor.rows[:, :4].T
+    face_px = (expression + turn)[:, : 2 * regions].reshape(-1, regions, 2) + noise.coded(times, rng)
+    shift = noise.hold(face_px, rng) + (misplaced @ bench.anchor.rows[:, :4].T).reshape(face_px.shape)
     errors, grain, luma_error = noise.frames(len(times), rng)
     lamps, slant = _lamps(conditions, exposure_s, times, places[:, :, 1], rng)
     light = states.light * lamps.mean(axis=1)
@@ -128,7 +129,7 @@ def measure(
     seen = tabulated_motion.Seen(
         times_s=times,
         crop_from_image=crops,
-        shift_px=shift.reshape(-1, regions, 2) + noise.sampling(places, rng) + noise.coded(times, rng),
+        shift_px=shift + noise.sampling(places, rng),
         noise_px=errors * gain[:, :, None] + slant[:, :, None] * noise.slant_px,
         turned=turned,
         turn_residual=bench.turn_residual(),

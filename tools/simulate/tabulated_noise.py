@@ -28,6 +28,10 @@ CODED_S = 0.15
 """Time in which what H.264 makes of a face changes to something else."""
 _CODED_ANEW = 0.12
 """Share of its variance that changes from frame to frame; both were read off rendered clips."""
+_SKIPPED_PX = 0.1
+"""An encoder skips a region at most until it has moved this far beyond its coding error."""
+_SAME_LUMA = 0.5
+"""Mean square difference, grey levels squared, below which a decoded region is the last frame's."""
 _WAVES = np.array([[1, 0], [0, 1], [0.5, 0.5], [0.5, -0.5], [0.37, 0.21], [-0.23, 0.41]])
 """Periods of the error that depends on where the face lies on the sensor's pixels, cycles for each pixel."""
 
@@ -51,6 +55,8 @@ class Noise:
     """(R, 2) standard deviation of the error that compression leaves and that stays for a while."""
     coded_grain: Doubles
     """(R,) squared residual by it."""
+    held: Doubles
+    """(R,) share of frames in which the encoder skips a still region: it shows what it showed before."""
     slant_px: Doubles
     """(R, 2) error in one step for light that grows by its whole within one row of the sensor."""
 
@@ -71,6 +77,19 @@ class Noise:
         for number, share in enumerate(keep, start=1):
             drawn[number] = share * drawn[number - 1] + np.sqrt(1 - share**2) * drawn[number]
         return np.asarray(np.sqrt(1 - _CODED_ANEW) * drawn + np.sqrt(_CODED_ANEW) * fresh)
+
+    def hold(self, shift_px: Doubles, rng: np.random.Generator) -> Doubles:
+        """Give displacements (T, R, 2) px as an encoder shows them that skips what has hardly changed."""
+        if not self.held.any():
+            return shift_px
+        reach = _SKIPPED_PX + np.linalg.norm(self.coded_px, axis=1)
+        anew = rng.random(shift_px.shape[:2]) >= self.held
+        shown = shift_px.copy()
+        for number in range(1, len(shown)):
+            change = shift_px[number] - shown[number - 1]
+            keep = ~anew[number] & (np.hypot(change[:, 0], change[:, 1]) < reach)
+            shown[number, keep] = shown[number - 1, keep]
+        return shown
 
     def sampling(self, where_px: Doubles, rng: np.random.Generator) -> Doubles:
         """Draw the error (T, R, 2) px for the regions' places on the sensor (T, R, 2)."""
@@ -146,7 +165,7 @@ def _pool(
     """
     weight = anchors[0].fine.weight
     contrast = np.mean([anchor.fine.contrast for anchor in anchors], axis=0).astype(float)
-    steps, scatter, constant, cross = [], [], [], []
+    steps, scatter, constant, cross, same = [], [], [], [], []
     coded = bench.compressed
     for place, windows in enumerate(exposed):
         anchor = anchors[place % len(anchors)].fine
@@ -159,6 +178,7 @@ def _pool(
         steps.append(-np.einsum("erp,rpi->eri", added[own], anchor.solve).reshape(-1, 2 * len(REGIONS)))
         scatter.append((fresh**2) @ weight)
         constant.append((mean**2) @ weight)
+        same.append((np.diff(added, axis=0) ** 2) @ weight < _SAME_LUMA)
         cross.append((fresh[1:] * fresh[:-1]) @ weight)
     within = np.concatenate([step - step.mean(axis=0) for step in steps])
     freedom = len(within) - len(steps)
@@ -180,6 +200,7 @@ def _pool(
         grain_cross=np.concatenate(cross).std(axis=0) / np.maximum(noise, 1e-9),
         coded_px=np.sqrt(np.maximum(steady, 0)).reshape(-1, 2) * coded,
         coded_grain=np.mean(constant, axis=0) / contrast**2 * coded,
+        held=np.concatenate(same).mean(axis=0) * coded,
         slant_px=np.mean([_slant(anchor.fine) for anchor in anchors], axis=0) / _scale(bench),
     )
 

@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument(
         "--rendered", type=Path, help="folder that tools.simulate.signals wrote of this split"
     )
+    parser.add_argument("--overlays", type=int, default=6, help="clips to draw one by one")
     parser.add_argument("--out", type=Path, required=True, help="PNG; single clips go beside it")
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -99,7 +100,8 @@ def main() -> None:
             print(f"clip {number}: not rendered, or from another script")
             continue
         couples.append(found)
-        _overlay(found, options.out.with_name(f"{options.out.stem}_{number:03d}.png"))
+        if len(couples) <= options.overlays:
+            _overlay(found, options.out.with_name(f"{options.out.stem}_{number:03d}.png"))
     pairs = collect(couples)
     fast_s, rendered_s = np.sum([couple.cost_s for couple in couples], axis=0) / len(couples)
     print(f"{len(couples)} clips; processor time per clip {fast_s:.2f} s fast, {rendered_s:.2f} s rendered")

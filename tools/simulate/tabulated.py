@@ -180,25 +180,22 @@ def _track(
     """
     alignment, times = Alignment(rng), states.times_s
     target = bias = np.zeros((len(LANDMARKS), 2))
-    rows: list[int] = []
-    found: list[Doubles] = []
+    found = np.empty((len(times), 4))
     row = 0
     while row < len(times):
         see = _Sight(face.rig, camera, states, row, side, conditions.iod_px)
         seen = see.landmarks(states.weights[row])
-        following = max(int(np.searchsorted(times, times[row] + _PASS_S)), row + 1)
-        # The tracker looks at `row` and goes on at an even speed until it looks again.
-        for at in sorted({row, following - 1}):
-            tracked = alignment.align(_NO_PICTURE, seen, float(times[at]))
+        tracked = alignment.align(_NO_PICTURE, seen, float(times[row]))
+        if row == 0:
             matrix = tracked.crop_from_image.astype(float)
-            rows.append(at)
-            size = 0.5 * np.log(np.linalg.det(matrix[:, :2]))
-            found.append(np.array([size, np.arctan2(matrix[1, 0], matrix[0, 0]), *matrix[:, 2]]))
-            if at == 0:
-                target = see.landmarks(face.neutral) @ matrix[:, :2].T + matrix[:, 2]
-                bias = tracked.landmarks - (seen @ matrix[:, :2].T + matrix[:, 2])
+            target = see.landmarks(face.neutral) @ matrix[:, :2].T + matrix[:, 2]
+            bias = tracked.landmarks - (seen @ matrix[:, :2].T + matrix[:, 2])
+        # The tracker has looked at `row` and goes on at an even speed until it looks again.
+        following = max(int(np.searchsorted(times, times[row] + _PASS_S)), row + 1)
+        elapsed = times[row:following, None] - times[row]
+        found[row:following] = alignment._state + elapsed * alignment._speed
         row = following
-    log_scale, roll, x, y = (np.interp(times, times[rows], column) for column in np.array(found).T)
+    x, y, log_scale, roll = found.T
     cosine, sine = np.exp(log_scale) * np.cos(roll), np.exp(log_scale) * np.sin(roll)
     return np.stack([cosine, -sine, x, sine, cosine, y], axis=1).reshape(-1, 2, 3), target, bias
 

@@ -245,12 +245,16 @@ def register(anchor: motion._Anchor, face: TrackedFace, guess: Floats) -> tuple[
     """Register a face against an anchor until it settles."""
     fine, coarse = motion._pyramid(face.crop)
     shift = guess
-    for _ in range(3):
-        before = shift
-        _, shift = motion._register(anchor, fine, coarse, face.crop_from_image, shift)
-        if np.abs(shift - before).max() < 0.02:
+    for _ in range(6):
+        moved, difference = motion._step(anchor.fine, fine, shift)
+        change = float(np.abs(moved - shift).max())
+        if change > motion._JUMP_PX:
+            half, _ = motion._step(anchor.coarse, coarse, shift / 2)
+            far = np.abs(2 * half - shift).max(axis=1, keepdims=True) > motion._JUMP_PX
+            moved, difference = motion._step(anchor.fine, fine, np.where(far, 2 * half, shift))
+        shift = moved
+        if change < 0.02:
             break
-    _, difference = motion._step(anchor.fine, fine, shift)
     mean = difference @ anchor.fine.weight
     spread = np.sqrt(np.maximum((difference**2) @ anchor.fine.weight - mean**2, 0))
     return Answer(shift.astype(float), spread / anchor.fine.contrast, float(fine.mean())), shift

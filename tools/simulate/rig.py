@@ -160,6 +160,7 @@ class Rig:
         self._rest = np.dstack([x, y, self._depth]).astype(np.float32)
         self._rest_xy = np.ascontiguousarray(self._rest[:, :, :2])
         self._skin = inside[top : rows[-1] + 2, left : columns[-1] + 2]
+        self._cell_from_px = np.column_stack([np.eye(2), -self._corner]) / self._step
         self._views: list[View] = []
         self._projected = (Pose(scale=0.0), np.zeros((3, 4)), np.zeros((2, 3)))
 
@@ -167,7 +168,7 @@ class Rig:
         """Sample the skin's movements finely about an eye or the mouth: there one cell would hold both lids or lips."""
         low = corners_px.min(axis=0) - self.iod_px * np.array([0.12, 0.13])
         high = corners_px.max(axis=0) + self.iod_px * np.array([0.12, below_iod])
-        step = (self._step / 2, self._step / 4)
+        step = (self._step, self._step / 4)
         x, y = np.arange(low[0], high[0], step[0]), np.arange(low[1], high[1], step[1])
         moves = np.nan_to_num(skin(np.dstack(np.meshgrid(x, y)).reshape(-1, 2)))[:, 1:]
         moves = moves.reshape(len(y), len(x), len(self.shapes), 3).transpose(2, 0, 1, 3)
@@ -278,9 +279,8 @@ class Rig:
         layers = self._layers[min(view.level, len(self._layers) - 1)]
         head = self._head(pose, view)
         _, tilt = self._projection(pose)
-        moving = bool(weights.any())
         skin = head
-        if moving:
+        if weights.any():
             skin = head + self._face.at(self._face.back(weights, tilt), view.coarse + head)
         result = layers.look_up(layers.skin, view.places(skin))
         gaze = np.array(gaze_iod, np.float32) * np.float32(self.iod_px)
@@ -289,7 +289,9 @@ class Rig:
             if box is None:
                 continue
             behind = view.places_in(head, box)
-            places = behind + patch.at(patch.back(weights, tilt), behind) if moving else behind
+            places = behind
+            if patch.moved_by(weights):
+                places = behind + patch.at(patch.back(weights, tilt), behind)
             outside = layers.look_up(layers.skin, places).astype(np.int16)
             if looks:
                 inside = layers.look_up(layers.eyeballs, behind - gaze)
@@ -300,7 +302,7 @@ class Rig:
         return result
 
     def _mouth(self, shown: NDArray[np.uint8], weights: Floats) -> NDArray[np.uint8]:
-        """Give the mouth's inside: what the photo shows there, or the dark that comes as closed lips part by 3 % IOD."""
+        """Give what lies behind the lips: what the photo shows, or the dark that comes as they part by 3 % IOD."""
         if self._behind_lips is None:
             return shown
         moved = (weights @ self._moves_landmarks).reshape(-1, 3)
@@ -332,7 +334,7 @@ class Rig:
         seen = cv2.convertPointsFromHomogeneous(cv2.transform(self._rest, matrix).reshape(-1, 1, 3))
         forward = seen.reshape(self._rest_xy.shape) - self._rest_xy
         forward *= self._hold
-        cells = (view.coarse - self._corner.astype(np.float32)) * np.float32(1 / self._step)
+        cells = cv2.transform(view.coarse, self._cell_from_px)
         shift = np.zeros_like(cells)
         for _ in range(_ROUNDS):
             where = cv2.scaleAdd(shift, 1 / self._step, cells)

@@ -15,7 +15,8 @@ _PACKED = 0.02
 """Skin never comes closer together than this share of what it was."""
 _FAR = 50
 """Rows beyond the patch for which its border's movement goes on."""
-_SIDEWAYS_ROUNDS = 3
+_SIDEWAYS_ROUNDS = 2
+_STILL_PX = 0.01
 
 
 class Patch:
@@ -33,15 +34,22 @@ class Patch:
         self.moves = moves
         rows, columns = moves.shape[1:3]
         self.size_px = self.step_px * (columns - 1, rows - 1)
+        self._node_from_px = np.column_stack([np.diag(1 / self.step_px), -self.corner_px / self.step_px])
+        """(2, 3); numpy would be slow on an axis of two."""
         self._column, self._row = np.meshgrid(
             np.arange(columns, dtype=np.float32), np.arange(rows, dtype=np.float32)
         )
+        self._reach_px = np.abs(moves).max(axis=(1, 2, 3))
         # Columns lie one after the other on one long axis, so that a single search serves all of them.
         self._apart = 1000.0 * np.arange(columns)[:, None]
         self._wanted = (self._apart + np.arange(rows)).ravel()
         self._packed = _PACKED * np.arange(rows)
         self._forward = np.empty((columns, rows + 2))
         self._source = np.tile(np.r_[-float(_FAR), np.arange(rows), rows - 1.0 + _FAR], columns)
+
+    def moved_by(self, weights: Floats) -> bool:
+        """Tell whether the expression moves anything here by more than _STILL_PX."""
+        return float(weights @ self._reach_px) > _STILL_PX
 
     def back(self, weights: Floats, tilt: NDArray[np.float64]) -> Floats:
         """Give the way back for one expression.
@@ -69,11 +77,14 @@ class Patch:
         for _ in range(_SIDEWAYS_ROUNDS):
             column = self._column - _look_up(sideways, column, self._row)
         row = _look_up(rows, column, self._row)
-        return cv2.merge([column - self._column, row - self._row]) * self.step_px
+        across_px, down_px = self.step_px
+        return np.asarray(
+            cv2.merge([across_px * (column - self._column), down_px * (row - self._row)]), np.float32
+        )
 
     def at(self, back: Floats, places_px: Floats) -> Floats:
         """Give the way back (..., 2) px from any places (..., 2) px of the photo."""
-        where = (places_px - self.corner_px) * (1 / self.step_px)
+        where = cv2.transform(places_px, self._node_from_px)
         return np.asarray(
             cv2.remap(back, where, None, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE), np.float32
         )

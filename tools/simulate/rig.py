@@ -10,19 +10,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import LinearNDInterpolator
 
 from edge.records import LANDMARKS
+from tools.simulate.head import Head
 from tools.simulate.ict import FaceModel, fit
 from tools.simulate.skin import Patch
-from tools.simulate.view import Layers, View
+from tools.simulate.view import View, make_layers
 
 Floats = NDArray[np.float32]
-
-_CELLS = 104
-"""Side of the displacement grid."""
-_GRID_IOD = 3.4
-"""Side of the square that the grid covers, IOD; the head with hair."""
 
 _ROUNDS = 6
 _SETTLED_IOD = 0.001
@@ -93,114 +88,32 @@ class Rig:
             np.float32,
         )
         """Middle of the head, about which it turns: 0.7 IOD behind the landmarks' mean."""
-        self._make_grid(model, placed.vertices, placed.basis_px, points_px)
-        self._make_layers(points_px)
-
-    def _make_grid(self, model: FaceModel, vertices: Floats, basis_px: Floats, points_px: Floats) -> None:
-        side = _GRID_IOD * self.iod_px
-        self._step = side / (_CELLS - 1)
-        self._corner = self._centre[:2] - side / 2
-        axis = np.arange(_CELLS, dtype=np.float32) * self._step
-        x, y = np.meshgrid(self._corner[0] + axis, self._corner[1] + axis)
-        normals = np.zeros_like(vertices)
-        faces = np.cross(
-            vertices[model.triangles[:, 1]] - vertices[model.triangles[:, 0]],
-            vertices[model.triangles[:, 2]] - vertices[model.triangles[:, 0]],
+        self._head = Head.make(model, placed, self._centre, self.iod_px)
+        self._rest_xy = np.ascontiguousarray(self._head.rest[:, :, :2])
+        self._cell_from_px = (
+            np.column_stack([np.eye(2), -self._head.corner_px.astype(np.float64)]) / self._head.step_px
         )
-        for corner in range(3):
-            np.add.at(normals, model.triangles[:, corner], faces)
-        # The y axis was flipped, so outward normals point away from the camera (z < 0).
-        seen = normals[:, 2] < -0.1 * np.linalg.norm(normals, axis=1)
-        seen &= vertices[:, 2] > self._centre[2]
-        moves = model.expressions[:, seen] @ basis_px
-        values = np.concatenate(
-            [vertices[seen, 2][:, None], moves.transpose(1, 0, 2).reshape(seen.sum(), -1)], axis=1
-        )
-        skin = LinearNDInterpolator(vertices[seen, :2], values)
-        at = skin(np.column_stack([x.ravel(), y.ravel()]))
-        inside = np.isfinite(at[:, 0]).reshape(x.shape)
-        at = np.nan_to_num(at).reshape(_CELLS, _CELLS, -1).astype(np.float32)
-        # Beyond the model's skin (hair, ears) depth goes on as on the rim and expressions fade out.
-        blur = 0.12 * self.iod_px / self._step
-        rim = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), blur)
-        weight = inside.astype(np.float32)
-        depth, share = at[:, :, 0] * weight, weight.copy()
-        for _ in range(6):
-            depth, share = (cv2.GaussianBlur(a, (0, 0), blur * 1.5) for a in (depth, share))
-            depth = np.where(inside, at[:, :, 0], depth / np.maximum(share, 1e-6)).astype(np.float32)
-            share = np.maximum(weight, (share > 1e-4).astype(np.float32))
-            depth *= share
-        depth = np.where(share > 0, depth, self._centre[2]).astype(np.float32)
-        self._depth = cv2.GaussianBlur(depth, (0, 0), 1.0)
-        moves = at[:, :, 1:] * np.where(inside, 1.0, 0.0)[:, :, None]
-        soft = cv2.GaussianBlur(rim, (0, 0), blur)
-        moves = np.ascontiguousarray(
-            (moves * np.clip(soft * 2 - 0.6, 0, 1)[:, :, None])
-            .reshape(_CELLS, _CELLS, len(self.shapes), 3)
-            .transpose(2, 0, 1, 3)
-        ).astype(np.float32)
-        rows, columns = (np.flatnonzero(moves.any(axis=(0, 3)).any(axis=axis)) for axis in (1, 0))
-        top, left = max(rows[0] - 1, 0), max(columns[0] - 1, 0)
-        self._face = Patch(
-            self._corner + np.array([left, top]) * self._step,
-            (self._step, self._step),
-            np.ascontiguousarray(moves[:, top : rows[-1] + 2, left : columns[-1] + 2]),
-        )
+        eyes = [points_px[list(corners)] for corners in _EYES.values()]
+        mouth = points_px[list(_MOUTH)]
         self._openings = [
-            *((self._opening_patch(points_px[list(eye)], 0.13, skin), True) for eye in _EYES.values()),
-            (self._opening_patch(points_px[list(_MOUTH)], 0.4, skin), False),
+            *((self._head.about(eye, 0.13), True) for eye in eyes),
+            (self._head.about(mouth, 0.4), False),
         ]
         """Fine patches about the eyes and the mouth, and whether an eye lies behind."""
-        distance = np.hypot(
-            (x - self._centre[0]) / (1.15 * self.iod_px), (y - self._centre[1]) / (1.45 * self.iod_px)
-        )
-        self._hold = np.clip((1.12 - distance) / 0.3, 0, 1).astype(np.float32)[:, :, None]
-        """1 on the head, 0 where the background stays."""
-        self._hold = np.repeat(self._hold, 2, axis=2)  # numpy is slow where it must repeat along a short axis
-        self._rest = np.dstack([x, y, self._depth]).astype(np.float32)
-        self._rest_xy = np.ascontiguousarray(self._rest[:, :, :2])
-        self._skin = inside[top : rows[-1] + 2, left : columns[-1] + 2]
-        self._cell_from_px = np.column_stack([np.eye(2), -self._corner]) / self._step
+        self._layers = make_layers(photo, eyes, mouth, self.iod_px)
+        self._behind_lips = self._dark_behind_lips(mouth, points_px)
+        self.eye_shut = self._shutting()
         self._views: list[View] = []
         self._projected = (Pose(scale=0.0), np.zeros((3, 4)), np.zeros((2, 3)))
 
-    def _opening_patch(self, corners_px: Floats, below_iod: float, skin: LinearNDInterpolator) -> Patch:
-        """Sample the skin's movements finely about an eye or the mouth: there one cell would hold both lids or lips."""
-        low = corners_px.min(axis=0) - self.iod_px * np.array([0.12, 0.13])
-        high = corners_px.max(axis=0) + self.iod_px * np.array([0.12, below_iod])
-        step = (self._step, self._step / 4)
-        x, y = np.arange(low[0], high[0], step[0]), np.arange(low[1], high[1], step[1])
-        moves = np.nan_to_num(skin(np.dstack(np.meshgrid(x, y)).reshape(-1, 2)))[:, 1:]
-        moves = moves.reshape(len(y), len(x), len(self.shapes), 3).transpose(2, 0, 1, 3)
-        return Patch(low, step, np.ascontiguousarray(moves, dtype=np.float32))
-
-    def _make_layers(self, points_px: Floats) -> None:
-        eyes, lips = np.zeros_like(self.photo), np.zeros_like(self.photo)
-        for corners in _EYES.values():
-            _fill(eyes, _smooth_outline(points_px[list(corners)]))
-        mouth = points_px[list(_MOUTH)]
-        _fill(lips, mouth)
-        gap = float(
-            (points_px[LANDMARKS.index("inner_lower_lip")] - points_px[LANDMARKS.index("inner_upper_lip")])[1]
-        )
-        low, high = np.maximum(mouth.min(axis=0) - 3, 0).astype(int), (mouth.max(axis=0) + 4).astype(int)
-        about_lips = self.photo[low[1] : high[1], low[0] : high[0]]
-        self._behind_lips = 0.35 * float(about_lips.mean()) if gap < 0.05 * self.iod_px else None
-        """Luma of the dark behind lips that the photo shows closed; where they are open it shows what is there."""
-        # Behind the lids the eyeball goes on: every pixel there is as the nearest one that the photo shows.
-        _, nearest = cv2.distanceTransformWithLabels(
-            255 - (eyes > 127).astype(np.uint8) * 255, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-        )
-        shown = np.zeros(int(nearest.max()) + 1, np.uint8)
-        shown[nearest[eyes > 127]] = self.photo[eyes > 127]
-        eyeballs = np.where(
-            eyes > 127, self.photo, cv2.GaussianBlur(shown[nearest], (0, 0), 0.01 * self.iod_px)
-        )
-        opening = np.maximum(eyes, lips)
-        self._layers = [Layers(0, self.photo, eyeballs, opening)]
-        while self.iod_px / 2 ** len(self._layers) > 35:
-            self._layers.append(self._layers[-1].halved())
-        self.eye_shut = self._shutting()
+    def _dark_behind_lips(self, mouth_px: Floats, points_px: Floats) -> float | None:
+        """Give the luma behind lips that the photo shows closed; None where they are open, since it shows it then."""
+        upper, lower = (LANDMARKS.index(f"inner_{lip}_lip") for lip in ("upper", "lower"))
+        if points_px[lower, 1] - points_px[upper, 1] >= 0.05 * self.iod_px:
+            return None
+        low = np.maximum(mouth_px.min(axis=0) - 3, 0).astype(int)
+        high = (mouth_px.max(axis=0) + 4).astype(int)
+        return 0.35 * float(self.photo[low[1] : high[1], low[0] : high[0]].mean())
 
     def _shutting(self) -> float:
         """Give the weight of the blink shapes at which the lids of this photo meet."""
@@ -215,8 +128,8 @@ class Rig:
 
     def size_of(self, weights: Floats) -> float:
         """Give the greatest displacement of visible skin that `weights` (55,) makes, in IOD (99.5th percentile)."""
-        moved = np.tensordot(weights, self._face.moves[:, :, :, :2], 1)
-        return float(np.percentile(np.linalg.norm(moved[self._skin], axis=1), 99.5) / self.iod_px)
+        moved = np.tensordot(weights, self._head.face.moves[:, :, :, :2], 1)
+        return float(np.percentile(np.linalg.norm(moved[self._head.visible], axis=1), 99.5) / self.iod_px)
 
     def _projection(self, pose: Pose) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Give two matrices: where a point is seen, and what a small movement looks like on the unturned head.
@@ -277,11 +190,11 @@ class Rig:
         """
         view = self._view_of(sensor_from_photo, size)
         layers = self._layers[min(view.level, len(self._layers) - 1)]
-        head = self._head(pose, view)
+        head, face = self._posed(pose, view), self._head.face
         _, tilt = self._projection(pose)
         skin = head
         if weights.any():
-            skin = head + self._face.at(self._face.back(weights, tilt), view.coarse + head)
+            skin = head + face.at(face.back(weights, tilt), view.coarse + head)
         result = layers.look_up(layers.skin, view.places(skin))
         gaze = np.array(gaze_iod, np.float32) * np.float32(self.iod_px)
         for patch, looks in self._openings:
@@ -324,20 +237,20 @@ class Rig:
         self._views = [*self._views[-1:], View.make(sensor_from_photo, size, self.iod_px)]
         return self._views[-1]
 
-    def _head(self, pose: Pose, view: View) -> Floats:
+    def _posed(self, pose: Pose, view: View) -> Floats:
         """Give where what the view sees at `coarse` was before the pose moved it, as a shift (..., 2) px.
 
         It is the fixed point shift(x) = -forward(x + shift(x)). Rounds go on until no point moves by more than
         _SETTLED_IOD any longer; each shrinks the error by the field's slope, 0.3 at most.
         """
         matrix, _ = self._projection(pose)
-        seen = cv2.convertPointsFromHomogeneous(cv2.transform(self._rest, matrix).reshape(-1, 1, 3))
+        seen = cv2.convertPointsFromHomogeneous(cv2.transform(self._head.rest, matrix).reshape(-1, 1, 3))
         forward = seen.reshape(self._rest_xy.shape) - self._rest_xy
-        forward *= self._hold
+        forward *= self._head.hold
         cells = cv2.transform(view.coarse, self._cell_from_px)
         shift = np.zeros_like(cells)
         for _ in range(_ROUNDS):
-            where = cv2.scaleAdd(shift, 1 / self._step, cells)
+            where = cv2.scaleAdd(shift, 1 / self._head.step_px, cells)
             before, shift = (
                 shift,
                 cv2.remap(forward, where, None, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE),
@@ -359,28 +272,3 @@ class Rig:
         low = np.maximum(np.floor(points.min(axis=0)), 0).astype(int)
         high = np.minimum(np.ceil(points.max(axis=0)), view.size).astype(int)
         return np.s_[low[1] : high[1], low[0] : high[0]] if (low < high).all() else None
-
-
-def _fill(mask: NDArray[np.uint8], outline_px: Floats) -> None:
-    """Draw a filled outline with a smooth edge: at twice the resolution, then averaged."""
-    fine = np.zeros((2 * mask.shape[0], 2 * mask.shape[1]), np.uint8)
-    cv2.fillPoly(fine, [np.rint(outline_px * 2 + 0.5).astype(np.int32)], 255)
-    np.maximum(mask, cv2.resize(fine, mask.shape[::-1], interpolation=cv2.INTER_AREA), out=mask)
-
-
-def _smooth_outline(corners: Floats) -> Floats:
-    """Give 24 points on a closed Catmull-Rom curve through the six points of an eye."""
-    before, after, beyond = (np.roll(corners, shift, axis=0) for shift in (1, -1, -2))
-    pieces = []
-    for share in (0.0, 0.25, 0.5, 0.75):
-        square, cube = share**2, share**3
-        pieces.append(
-            0.5
-            * (
-                2 * corners
-                + (after - before) * share
-                + (2 * before - 5 * corners + 4 * after - beyond) * square
-                + (3 * corners - before - 3 * after + beyond) * cube
-            )
-        )
-    return np.stack(pieces, axis=1).reshape(-1, 2).astype(np.float32)

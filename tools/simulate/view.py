@@ -10,6 +10,8 @@ Floats = NDArray[np.float32]
 
 _STRIDE_IOD = 0.03
 """Head movement is worked out this far apart, and interpolated between."""
+_SMALLEST_PX = 35.0
+"""IOD in the smallest of the halved photos."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +102,55 @@ def _lattice(matrix: NDArray[np.float64], x: NDArray[np.floating], y: NDArray[np
     for axis in range(2):
         out[:, :, axis] = matrix[axis, 0] * x + (matrix[axis, 1] * y + matrix[axis, 2])[:, None]
     return out
+
+
+def make_layers(
+    photo: NDArray[np.uint8], eyes_px: list[Floats], mouth_px: Floats, iod_px: float
+) -> list[Layers]:
+    """Cut a photo into layers, at full size and halved as long as the face stays larger than 35 px IOD.
+
+    Args:
+        eyes_px: corners (6, 2) of each eye's opening, in order round it.
+        mouth_px: (8, 2) of the mouth's.
+    """
+    eyes, lips = np.zeros_like(photo), np.zeros_like(photo)
+    for corners in eyes_px:
+        _fill(eyes, _smooth_outline(corners))
+    _fill(lips, mouth_px)
+    # Behind the lids the eyeball goes on: every pixel there is as the nearest one that the photo shows.
+    open_here = eyes > 127
+    _, nearest = cv2.distanceTransformWithLabels(
+        np.where(open_here, 0, 255).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    shown = np.zeros(int(nearest.max()) + 1, np.uint8)
+    shown[nearest[open_here]] = photo[open_here]
+    eyeballs = np.where(open_here, photo, cv2.GaussianBlur(shown[nearest], (0, 0), 0.01 * iod_px))
+    layers = [Layers(0, photo, eyeballs, np.maximum(eyes, lips))]
+    while iod_px / 2 ** len(layers) > _SMALLEST_PX:
+        layers.append(layers[-1].halved())
+    return layers
+
+
+def _fill(mask: NDArray[np.uint8], outline_px: Floats) -> None:
+    """Draw a filled outline with a smooth edge: at twice the resolution, then averaged."""
+    fine = np.zeros((2 * mask.shape[0], 2 * mask.shape[1]), np.uint8)
+    cv2.fillPoly(fine, [np.rint(outline_px * 2 + 0.5).astype(np.int32)], 255)
+    np.maximum(mask, cv2.resize(fine, mask.shape[::-1], interpolation=cv2.INTER_AREA), out=mask)
+
+
+def _smooth_outline(corners: Floats) -> Floats:
+    """Give 24 points on a closed Catmull-Rom curve through the six points of an eye."""
+    before, after, beyond = (np.roll(corners, shift, axis=0) for shift in (1, -1, -2))
+    pieces = []
+    for share in (0.0, 0.25, 0.5, 0.75):
+        square, cube = share**2, share**3
+        pieces.append(
+            0.5
+            * (
+                2 * corners
+                + (after - before) * share
+                + (2 * before - 5 * corners + 4 * after - beyond) * square
+                + (3 * corners - before - 3 * after + beyond) * cube
+            )
+        )
+    return np.stack(pieces, axis=1).reshape(-1, 2).astype(np.float32)

@@ -221,7 +221,7 @@ class Rig:
         moved = (weights @ self._moves_landmarks).reshape(-1, 3)
         gap = moved[LANDMARKS.index("inner_lower_lip"), 1] - moved[LANDMARKS.index("inner_upper_lip"), 1]
         parted = float(np.clip(gap / (0.03 * self.iod_px), 0.0, 1.0))
-        return (shown * (1 - parted) + self._behind_lips * parted).astype(np.uint8)
+        return np.rint(shown * (1 - parted) + self._behind_lips * parted).astype(np.uint8)
 
     def backdrop(self, sensor_from_photo: Floats, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Give the photo as the camera sees it, unmoved: what surrounds the head."""

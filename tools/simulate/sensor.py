@@ -49,7 +49,8 @@ class Conditions:
             iod_px=float(np.exp(rng.uniform(np.log(40), np.log(200)))),
             noise=noise,
             grain_px=float(rng.choice([0.0, rng.uniform(0.4, 0.9)], p=[0.7, 0.3])),
-            brightness=float(rng.uniform(-25, 15)),
+            # In the dark the camera lifts what little there is; noise keeps black from being black.
+            brightness=float(rng.uniform(-5, 40) if noise >= _NIGHT else rng.uniform(-25, 15)),
             contrast=float(rng.uniform(0.3, 0.7) if noise >= _NIGHT else rng.uniform(0.55, 1.1)),
             mains_hz=float(rng.choice([100.0, 120.0]) * (1 + rng.normal(0, 3e-4))) * lit,
             mains_depth=float(np.exp(rng.uniform(np.log(0.005), np.log(0.25)))) * lit,

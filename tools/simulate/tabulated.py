@@ -1,4 +1,4 @@
-"""Make training material for the spotter some fifteen times faster than by rendering every frame.
+"""Make training material for the spotter some eight times faster than by rendering every frame.
 
     python -m tools.simulate.tabulated --photos DIR --labels NPZ --model NPZ --split train --clips 4000 --out DIR
 

@@ -162,7 +162,10 @@ class _Follower:
         """Measure frames `first` to `stop` against the anchor made of frame `origin`."""
         seen, here = self._seen, slice(first, stop)
         goal = seen.shift_px[here] - seen.shift_px[origin]
-        kick = seen.noise_px[here] - seen.noise_px[origin]
+        # The anchor's own noise does not pair with the gradients that it makes itself: what is left of its error
+        # is the share that the clean face's gradients have, which is the gain.
+        share = np.sqrt(np.clip(np.einsum("rii->r", anchor.gain) / 2, 0, 1))[:, None]
+        kick = seen.noise_px[here] - share * seen.noise_px[origin]
         shift, left = np.empty_like(goal), np.empty_like(goal)
         gain = anchor.gain
         for number, (aim, error) in enumerate(zip(goal, kick, strict=True)):

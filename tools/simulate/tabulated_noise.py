@@ -22,7 +22,7 @@ _PLACES = 10
 _EXPOSURES = 5
 """Noisy frames at each place."""
 _ANCHORS = 3
-_WARM_UP = 4
+_WARM_UP = 10
 """Frames of an H.264 stream at a new place before it has settled."""
 CODED_S = 0.15
 """Time in which what H.264 makes of a face changes to something else."""
@@ -82,7 +82,7 @@ class Noise:
         """Give displacements (T, R, 2) px as an encoder shows them that skips what has hardly changed."""
         if not self.held.any():
             return shift_px
-        reach = _SKIPPED_PX + np.linalg.norm(self.coded_px, axis=1)
+        reach = _SKIPPED_PX + 1.5 * np.linalg.norm(self.coded_px, axis=1)
         anew = rng.random(shift_px.shape[:2]) >= self.held
         shown = shift_px.copy()
         for number in range(1, len(shown)):

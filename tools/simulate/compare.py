@@ -285,7 +285,8 @@ def _draw(pairs: Pairs, couples: list[Couple], path: Path) -> None:
         -(-len(names) // columns), columns, figsize=(20, 2.7 * -(-len(names) // columns))
     )
     for axis, name in zip(axes.ravel(), names, strict=False):
-        values = np.maximum(np.array(pairs[name]), 1e-6)
+        values = np.array(pairs[name])
+        values = np.maximum(values, 0.01 * values.max())
         axis.loglog(values[:, 1], values[:, 0], ".", markersize=4)
         ends = [values.min() * 0.8, values.max() * 1.25]
         axis.plot(ends, ends, linewidth=0.7, color="black")

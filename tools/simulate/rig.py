@@ -100,11 +100,18 @@ class Rig:
             (self._head.about(mouth, 0.4), False),
         ]
         """Fine patches about the eyes and the mouth, and whether an eye lies behind."""
+        self._rims = np.array([self._corners_of(patch) for patch, _ in self._openings])
         self._layers = make_layers(photo, eyes, mouth, self.iod_px)
         self._behind_lips = self._dark_behind_lips(mouth, points_px)
         self.eye_shut = self._shutting()
         self._views: list[View] = []
         self._projected = (Pose(scale=0.0), np.zeros((3, 4)), np.zeros((2, 3)))
+
+    def _corners_of(self, patch: Patch) -> list[list[float]]:
+        """Give a patch's corners (4, 4), homogeneous px, less a rim that a turned head may need."""
+        rim, depth = 0.05 * self.iod_px, float(self._landmarks[:, 2].mean())
+        (left, top), (right, bottom) = patch.corner_px + rim, patch.corner_px + patch.size_px - rim
+        return [[float(x), float(y), depth, 1.0] for x in (left, right) for y in (top, bottom)]
 
     def _dark_behind_lips(self, mouth_px: Floats, points_px: Floats) -> float | None:
         """Give the luma behind lips that the photo shows closed; None where they are open, since it shows it then."""
@@ -190,21 +197,20 @@ class Rig:
         """
         view = self._view_of(sensor_from_photo, size)
         layers = self._layers[min(view.level, len(self._layers) - 1)]
-        head, face = self._posed(pose, view), self._head.face
-        _, tilt = self._projection(pose)
+        matrix, tilt = self._projection(pose)
+        head, face = self._posed(matrix, view), self._head.face
         skin = head
         if weights.any():
             skin = head + face.at(face.back(weights, tilt), view.coarse + head)
         result = layers.look_up(layers.skin, view.places(skin))
         gaze = np.array(gaze_iod, np.float32) * np.float32(self.iod_px)
-        for patch, looks in self._openings:
-            box = self._seen(patch, pose, view)
-            if box is None:
+        for (patch, looks), box in zip(self._openings, self._boxes(matrix, view), strict=True):
+            moves = patch.moved_by(weights)
+            # Eyes are put together even when they are still, because their rim blends with what is behind it.
+            if box is None or not (looks or moves):
                 continue
             behind = view.places_in(head, box)
-            places = behind
-            if patch.moved_by(weights):
-                places = behind + patch.at(patch.back(weights, tilt), behind)
+            places = behind + patch.at(patch.back(weights, tilt), behind) if moves else behind
             outside = layers.look_up(layers.skin, places).astype(np.int16)
             if looks:
                 inside = layers.look_up(layers.eyeballs, behind - gaze)
@@ -237,13 +243,12 @@ class Rig:
         self._views = [*self._views[-1:], View.make(sensor_from_photo, size, self.iod_px)]
         return self._views[-1]
 
-    def _posed(self, pose: Pose, view: View) -> Floats:
+    def _posed(self, matrix: NDArray[np.float64], view: View) -> Floats:
         """Give where what the view sees at `coarse` was before the pose moved it, as a shift (..., 2) px.
 
         It is the fixed point shift(x) = -forward(x + shift(x)). Rounds go on until no point moves by more than
         _SETTLED_IOD any longer; each shrinks the error by the field's slope, 0.3 at most.
         """
-        matrix, _ = self._projection(pose)
         seen = cv2.convertPointsFromHomogeneous(cv2.transform(self._head.rest, matrix).reshape(-1, 1, 3))
         forward = seen.reshape(self._rest_xy.shape) - self._rest_xy
         forward *= self._head.hold
@@ -260,15 +265,13 @@ class Rig:
                 break
         return np.asarray(shift, np.float32)
 
-    def _seen(self, patch: Patch, pose: Pose, view: View) -> tuple[slice, slice] | None:
-        """Give the sensor's rows and columns in which the patch, less its rim, appears; None where it does not."""
-        rim = 0.05 * self.iod_px
-        (left, top), (right, bottom) = patch.corner_px + rim, patch.corner_px + patch.size_px - rim
-        depth = float(self._landmarks[:, 2].mean())
-        corners = np.array([[x, y, depth, 1.0] for x in (left, right) for y in (top, bottom)])
-        matrix, _ = self._projection(pose)
-        seen = corners @ matrix.T
-        points = seen[:, :2] / seen[:, 2:] @ view.matrix[:, :2].T + view.matrix[:, 2]
-        low = np.maximum(np.floor(points.min(axis=0)), 0).astype(int)
-        high = np.minimum(np.ceil(points.max(axis=0)), view.size).astype(int)
-        return np.s_[low[1] : high[1], low[0] : high[0]] if (low < high).all() else None
+    def _boxes(self, matrix: NDArray[np.float64], view: View) -> list[tuple[slice, slice] | None]:
+        """Give the sensor's rows and columns in which each opening's patch appears; None where it does not."""
+        seen = self._rims @ matrix.T
+        points = seen[:, :, :2] / seen[:, :, 2:] @ view.matrix[:, :2].T + view.matrix[:, 2]
+        lows = np.maximum(np.floor(points.min(axis=1)), 0).astype(int).tolist()
+        highs = np.minimum(np.ceil(points.max(axis=1)), view.size).astype(int).tolist()
+        return [
+            np.s_[top:bottom, left:right] if left < right and top < bottom else None
+            for (left, top), (right, bottom) in zip(lows, highs, strict=True)
+        ]

@@ -83,17 +83,18 @@ class View:
     def places_in(self, shift_px: Floats, box: tuple[slice, slice]) -> Floats:
         """Give the same for the pixels of `box` alone."""
         rows, columns = box
-        middle = (self.stride - 1) / 2
-        matrix = np.array([[1, 0, columns.start - middle], [0, 1, rows.start - middle]]) / self.stride
-        where = cv2.warpAffine(
-            shift_px,
-            matrix,
-            (columns.stop - columns.start, rows.stop - rows.start),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
+        # Whole blocks and one more all round, so that what is interpolated is the same to the last bit.
+        top, left = max(rows.start // self.stride - 1, 0), max(columns.start // self.stride - 1, 0)
+        bottom, right = -(-rows.stop // self.stride) + 1, -(-columns.stop // self.stride) + 1
+        part = shift_px[top:bottom, left:right]
+        where = cv2.resize(
+            part,
+            (part.shape[1] * self.stride, part.shape[0] * self.stride),
+            interpolation=cv2.INTER_LINEAR,
         )
-        where += self.at[box]
-        return np.asarray(where, np.float32)
+        down, across = rows.start - top * self.stride, columns.start - left * self.stride
+        where = where[down : down + rows.stop - rows.start, across : across + columns.stop - columns.start]
+        return np.asarray(where + self.at[box], np.float32)
 
 
 def _lattice(matrix: NDArray[np.float64], x: NDArray[np.floating], y: NDArray[np.floating]) -> Floats:

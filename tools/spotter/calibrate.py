@@ -18,7 +18,7 @@ from scipy.optimize import minimize_scalar
 
 from edge.evidence import KINDS
 from edge.inference.manifest import MANIFEST, read_manifest
-from tools.evaluate.matching import match
+from tools.evaluate.matching import Hit, match
 from tools.evaluate.records import load
 from tools.passport import as_toml
 
@@ -55,24 +55,26 @@ def main() -> None:
     options = parser.parse_args()
     passports = read_manifest(options.models)
     spotter = passports["spotter"]
-    present = spotter.calibration.get(KEY, 1.0)
-    runs = [(path, *load(path)) for path in options.answers]
-    for path, header, _ in runs:
-        if header.get("split") == "test":
+    hits: list[tuple[Hit, float]] = []
+    for path in options.answers:
+        header, recordings = load(path)
+        made_with = header["models"]["spotter"]
+        if header["of"].get("split") == "test":
             parser.error(f"{path}: was made with --split test, whose people are for published figures only")
-    hits = [
-        hit
-        for _, _, recordings in runs
-        for recording in recordings
-        for hit in match(recording).hits
-        if hit.truth.emotion in KINDS and hit.answer.probabilities
-    ]
+        if made_with["sha256"] != spotter.sha256:
+            parser.error(f"{path}: was made with another spotter than {options.models / spotter.file}")
+        found = [hit for recording in recordings for hit in match(recording).hits]
+        hits += [
+            (hit, made_with.get(KEY, 1.0))
+            for hit in found
+            if hit.truth.emotion in KINDS and hit.answer.probabilities
+        ]
     if len(hits) < _FEWEST:
         parser.error(f"{len(hits)} found micro-expressions with a known emotion: {_FEWEST} are needed")
-    given = np.array([hit.answer.probabilities for hit in hits]) ** present  # as if the temperature were 1
-    right = np.array([KINDS.index(hit.truth.emotion) for hit in hits])
+    given = np.array([np.power(hit.answer.probabilities, present) for hit, present in hits])
+    right = np.array([KINDS.index(hit.truth.emotion) for hit, _ in hits])
     fitted = round(temperature(given, right), 3)
-    for name, value in (("before", present), ("after", fitted)):
+    for name, value in (("as trained", 1.0), ("calibrated", fitted)):
         shares = given ** (1 / value)
         top = (shares / shares.sum(axis=1, keepdims=True)).max(axis=1)
         accuracy = float((shares.argmax(axis=1) == right).mean())

@@ -7,11 +7,13 @@ The new model and its passport take the place of those in --models at the end.
 """
 
 import argparse
+import hashlib
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from edge.inference.manifest import read_manifest
 from tools.spotter.calibrate import KEY
 
 
@@ -49,18 +51,20 @@ def main() -> None:
         *("--validation", out / "signals_validation", "--out", out, "--epochs", options.epochs),
     )
     # Calibrated on the whole path with the new model in place; the old one goes on until all has worked.
-    models = out / "models"
-    shutil.copytree(options.models, models, dirs_exist_ok=True)
-    shutil.copy(out / "spotter.tflite", models / "spotter.tflite")
-    _run("tools.passport", models / "spotter.tflite")
-    answers = []
-    for renderer in ("ict", "facs"):
-        answers.append(out / f"validation_{renderer}.jsonl")
-        _run(
-            *("tools.evaluate", "rendered", *data, "--split", "validation", "--renderer", renderer),
-            *("--clips", 24, "--jobs", jobs, "--save", answers[-1], "--set", f"inference.models={models}"),
-        )
-    _run("tools.spotter.calibrate", *answers, "--models", models)
+    models, content = out / "models", (out / "spotter.tflite").read_bytes()
+    if not models.exists() or (models / "spotter.tflite").read_bytes() != content:
+        shutil.copytree(options.models, models, dirs_exist_ok=True)
+        (models / "spotter.tflite").write_bytes(content)
+        _run("tools.passport", models / "spotter.tflite")
+    if KEY not in read_manifest(models)["spotter"].calibration:
+        digest = hashlib.sha256(content).hexdigest()[:8]
+        answers = {renderer: out / f"validation_{renderer}_{digest}.jsonl" for renderer in ("ict", "facs")}
+        for renderer, path in answers.items():
+            _run(
+                *("tools.evaluate", "rendered", *data, "--split", "validation", "--renderer", renderer),
+                *("--clips", 24, "--jobs", jobs, "--save", path, "--set", f"inference.models={models}"),
+            )
+        _run("tools.spotter.calibrate", *answers.values(), "--models", models)
     for name in ("spotter.tflite", "manifest.toml"):
         shutil.copy(models / name, options.models / name)
     print(f"{options.models}: the new spotter is in place, with its {KEY}")

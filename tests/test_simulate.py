@@ -375,6 +375,24 @@ def test_the_device_measures_the_movement_that_the_simulator_states(rig):
     assert abs(values[CHANNELS.index("right_lip_corner.y")]) * CROP_IOD_PX < 0.1
 
 
+def test_what_the_device_measures_rises_and_peaks_when_the_truth_says(rig):
+    scene = Scene.of(rig, np.random.default_rng(8), 1.0)
+    smile = weights(rig, mouthSmile=1.0)
+    onset, apex, offset = 0.5, 0.56, 0.66
+    scene.play(scene.pulse(onset, apex, offset), smile * (0.02 / rig.size_of(smile)))
+    conditions = replace(QUIET, exposure_share=0.2)
+    times, values = measure(
+        rig, scene.script, conditions, 200.0, np.zeros(200, bool), np.random.default_rng(0)
+    )
+    risen = -values[:, CHANNELS.index("right_lip_corner.y")]
+    risen -= np.median(risen[times < onset])
+    assert times[np.argmax(risen)] == pytest.approx(apex, abs=0.0051)
+    moving = times[risen > 0.15 * risen.max()]
+    assert moving[0] == pytest.approx(onset, abs=0.025)
+    assert moving[-1] == pytest.approx(offset, abs=0.03)
+    assert risen.max() > 0.006
+
+
 # What the camera makes of it
 
 

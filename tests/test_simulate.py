@@ -389,7 +389,7 @@ def test_what_the_device_measures_rises_and_peaks_when_the_truth_says(rig):
     assert times[np.argmax(risen)] == pytest.approx(apex, abs=0.0051)
     moving = times[risen > 0.15 * risen.max()]
     assert moving[0] == pytest.approx(onset, abs=0.025)
-    assert moving[-1] == pytest.approx(offset, abs=0.03)
+    assert moving[-1] == pytest.approx(offset, abs=0.04)
     assert risen.max() > 0.006
 
 

@@ -69,7 +69,7 @@ class Writer:
                 end = CONFUSERS[str(rng.choice(names, p=share))](scene, at)
             at = end + rng.uniform(*mix.gap_s) if rng.random() > 0.08 else end - rng.uniform(0, 0.1)
         if rng.random() < 0.5:  # a blink may fall on anything
-            blink(scene, rng.uniform(0.3, duration_s - _END_S))
+            blink(scene, rng.uniform(0.0, max(duration_s - _END_S, 0.0)))
         np.clip(script.weights, 0, 1.3, out=script.weights)
         script.planted.sort(key=lambda planted: planted.onset_s)
         return script

@@ -75,6 +75,7 @@ class Sensor:
         self._conditions, self._rng = conditions, rng
         self._exposure_s = conditions.exposure_share / rate_hz
         self._noise = np.zeros((0, 0), np.float32)
+        self._mean, self._spread = self._noise, self._noise
         self._phase = float(rng.uniform(0, 2 * np.pi))
 
     def expose(
@@ -91,16 +92,21 @@ class Sensor:
         lamps = self._lamps(time_s, clean.shape[0])
         level = _LEVELS * np.float32(c.contrast * light * (1.0 if lamps.size > 1 else lamps[0, 0]))
         luma = level + np.float32(c.brightness)
+        # The buffers are kept: fresh ones of this size cost more in page faults than what is computed in them.
+        if self._mean.shape != clean.shape:
+            self._mean, self._spread = np.empty(clean.shape, np.float32), np.empty(clean.shape, np.float32)
+        mean, noise = self._mean, self._spread
         if lamps.size > 1:
-            mean = cv2.LUT(clean, level)
+            cv2.LUT(clean, level, mean)
             mean *= lamps
             mean += np.float32(c.brightness)
         else:
-            mean = cv2.LUT(clean, luma)
+            cv2.LUT(clean, luma, mean)
         if c.noise == 0:
             return np.asarray(cv2.add(mean, 0.0, dtype=cv2.CV_8U), np.uint8)
         spread = np.sqrt(np.maximum(luma, 0) * np.float32(0.5 / 128) + np.float32(0.5)) * np.float32(gain)
-        noise = cv2.multiply(self._grain(clean.shape), cv2.LUT(clean, spread))
+        cv2.LUT(clean, spread, noise)
+        cv2.multiply(self._grain(clean.shape), noise, noise)
         return np.asarray(cv2.add(mean, noise, dtype=cv2.CV_8U), np.uint8)  # rounds and saturates
 
     def _lamps(self, time_s: float, rows: int) -> Floats:

@@ -55,6 +55,8 @@ class View:
     """(height, width, 2) px of the photo for every sensor pixel; padded to whole strides."""
     coarse: Floats
     """(height / stride, width / stride, 2) px of the photo: the middle of each block of pixels."""
+    buffer: Floats
+    """Like `at`: what `places` gave last. A fresh one would cost more in page faults than is computed in it."""
 
     @classmethod
     def make(cls, matrix: Floats, size: tuple[int, int], iod_px: float) -> "View":
@@ -64,21 +66,23 @@ class View:
         stride = max(1, int(_STRIDE_IOD * iod_px / photo_px))
         blocks = [-(-side // stride) for side in size]
         middle = (stride - 1) / 2
+        at = _lattice(inverse, *(np.arange(stride * count) for count in blocks))
         return cls(
             matrix.copy(),
             size,
             max(0, int(np.log2(photo_px) + 0.4)),
             stride,
-            _lattice(inverse, *(np.arange(stride * count) for count in blocks)),
+            at,
             _lattice(inverse, *(stride * np.arange(count) + middle for count in blocks)),
+            np.empty_like(at),
         )
 
     def places(self, shift_px: Floats) -> Floats:
-        """Give where every sensor pixel looks, (height, width, 2) px, from the shifts at `coarse`."""
+        """Give where each sensor pixel looks, (height, width, 2) px, from the shifts at `coarse`; until asked again."""
         height, width = self.at.shape[:2]
-        where = cv2.resize(shift_px, (width, height), interpolation=cv2.INTER_LINEAR)
-        where += self.at
-        return np.asarray(where[: self.size[1], : self.size[0]], np.float32)
+        cv2.resize(shift_px, (width, height), self.buffer, interpolation=cv2.INTER_LINEAR)
+        cv2.add(self.buffer, self.at, self.buffer)
+        return self.buffer[: self.size[1], : self.size[0]]
 
     def places_in(self, shift_px: Floats, box: tuple[slice, slice]) -> Floats:
         """Give the same for the pixels of `box` alone."""

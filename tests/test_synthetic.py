@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
+from edge.emotions import table
 from edge.errors import SourceError
 from edge.frames import portrait
-from edge.frames.action_units import EMOTION_SETS, MIDLINE, MOVEMENTS, ONE_SIDED, SIDES
+from edge.frames.action_units import MIDLINE, MOVEMENTS, SIDES
 from edge.frames.portrait import load_portrait, portrait_landmarks
 from edge.frames.script import DEMO, HARD, PlantedEvent, Script, course, plan, speech_course
 from edge.frames.synthetic import SyntheticSource
@@ -80,9 +81,11 @@ def test_planted_events_keep_to_their_script(seed: int) -> None:
             assert script.micro_peak_iod[0] <= event.peak_iod <= script.micro_peak_iod[1]
             assert event.emotion in EMOTIONS
             assert max(unit.score for unit in event.action_units) == 1.0
-            assert tuple(unit.au for unit in event.action_units) in EMOTION_SETS[event.emotion]
-        if event.emotion in ONE_SIDED:
+            assert tuple(unit.au for unit in event.action_units) in table().prototypes[event.emotion]
+        if event.emotion in table().one_sided:
             assert {unit.side for unit in event.action_units} in ({"right"}, {"left"})
+        if event.emotion == "happiness":  # one-sided it would be contempt
+            assert {unit.side for unit in event.action_units} == {"both"}
 
 
 def test_the_demonstration_plants_a_micro_expression_about_every_three_seconds() -> None:
@@ -125,8 +128,8 @@ def test_brightness_stays_near_where_it_began() -> None:
 
 def test_every_emotion_is_made_of_known_action_units_and_places(photo: np.ndarray) -> None:
     places = source_of(photo)._rig.places
-    assert set(EMOTION_SETS) == set(EMOTIONS)
-    assert {au for sets in EMOTION_SETS.values() for units in sets for au in units} <= set(MOVEMENTS)
+    assert set(table().prototypes) == set(EMOTIONS)
+    assert {au for sets in table().prototypes.values() for units in sets for au in units} <= set(MOVEMENTS)
     for movement in MOVEMENTS.values():
         for move in movement.moves:
             assert move.place in MIDLINE or {f"right_{move.place}", f"left_{move.place}"} <= set(places)

@@ -1,9 +1,8 @@
-"""What each action unit moves, and which action units an emotion is made of.
+"""What each action unit moves.
 
 Source of the movements: the appearance changes that the Facial Action Coding System describes for each unit
 (Ekman, Friesen and Hager, *FACS: The Manual*, 2002). The numbers are ours: FACS gives places and directions,
-we chose relative sizes and widths. Source of the emotion sets: EMFACS-style prototypes (Ekman and Friesen
-1983; FACS Investigator's Guide, table 11-1), with the subsets that are common in short, weak expressions.
+we chose relative sizes and widths. Which units make an emotion stands in `edge/emotions.toml`.
 
 Axes of a move, for either half of the face: `out` is away from the midline, `up` is towards the brow, both
 in units of the action unit's peak displacement. `width` is the standard deviation, in IOD, of the Gaussian
@@ -151,19 +150,3 @@ MOVEMENTS: dict[str, Movement] = {
     "AU45": Movement((Move("lid_fold", 0.0, -0.10, 0.06),), upper_lid=0.90, lower_lid=0.10),
 }  # fmt: skip
 """What each action unit moves on the side(s) it acts on."""
-
-EMOTION_SETS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "happiness": (("AU6", "AU12"), ("AU12",), ("AU6", "AU12", "AU25")),
-    "sadness": (("AU1", "AU4", "AU15"), ("AU1", "AU4"), ("AU1", "AU15"), ("AU15", "AU17")),
-    "anger": (("AU4", "AU5", "AU7", "AU23"), ("AU4", "AU7"), ("AU4", "AU7", "AU24"), ("AU4", "AU23")),
-    "fear": (("AU1", "AU2", "AU4", "AU5", "AU20"), ("AU1", "AU2", "AU4", "AU20"),
-             ("AU1", "AU2", "AU4", "AU5"), ("AU5", "AU20", "AU25")),
-    "disgust": (("AU9", "AU15", "AU16"), ("AU9",), ("AU9", "AU10"), ("AU10", "AU17")),
-    "surprise": (("AU1", "AU2", "AU5", "AU26"), ("AU1", "AU2", "AU5"), ("AU1", "AU2"),
-                 ("AU1", "AU2", "AU25")),
-    "contempt": (("AU12", "AU14"), ("AU14",)),
-}  # fmt: skip
-"""Sets of action units seen with each emotion, the full prototype first."""
-
-ONE_SIDED = frozenset({"contempt"})
-"""Emotions whose action units act on one side."""

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from edge.frames.action_units import EMOTION_SETS, ONE_SIDED
+from edge.emotions import table
 from edge.records import EMOTIONS, ActionUnit
 
 Kind = Literal["micro", "blink", "speech", "macro", "head turn", "light"]
@@ -176,11 +176,14 @@ def _expression(
     emotions: tuple[str, ...], random: np.random.Generator, one_sided: float
 ) -> tuple[str, tuple[ActionUnit, ...]]:
     """Draw an emotion, one of its sets, a side and the strengths of its units."""
+    known = table()
     emotion = emotions[int(random.integers(len(emotions)))]
-    sets = EMOTION_SETS[emotion]
+    sets = known.prototypes[emotion]
     chosen = sets[int(random.integers(len(sets)))]
     side = "both"
-    if emotion in ONE_SIDED or random.random() < one_sided:
+    # A set that means contempt on one side must not be drawn there for another emotion.
+    has_rival = any(shared in known.prototypes[name] for name in known.one_sided for shared in sets)
+    if emotion in known.one_sided or (not has_rival and random.random() < one_sided):
         side = "right" if random.random() < 0.5 else "left"
     strengths = random.uniform(0.6, 1.0, len(chosen))
     strengths[int(random.integers(len(chosen)))] = 1.0

@@ -84,6 +84,9 @@ class Standing:
     """That region's floor."""
     one_sided: float
     """Greatest difference between right and left about the mouth at the apex, in multiples of its floor."""
+    imbalance: float
+    """How much more one half of the mouth moved than the other: the difference of the squared displacements over
+    their sum, 0 (alike) to 1 (one side alone)."""
 
 
 class Baseline:
@@ -164,10 +167,12 @@ class Baseline:
         multiples = np.hypot(*moved.T) / self._floor
         top = int(np.argmax(multiples))
         uneven = moved[_SIDES[:, 0]] - moved[_SIDES[:, 1]] * _MIRROR
+        strength = np.square(moved[_SIDES]).sum(axis=(0, 2))  # right, left
         return Standing(
             prominence=float(multiples[top]),
             noise_floor_iod=float(self._floor[top]),
             one_sided=float((np.hypot(*uneven.T) / self._side_floor).max()),
+            imbalance=float(abs(strength[0] - strength[1]) / max(strength.sum(), 1e-12)),
         )
 
     def _remember(self, evidence: Evidence) -> None:

@@ -5,6 +5,7 @@ passes the gate and its movement stands out of the person's own rest. What is tu
 that failed; evidence below the threshold is put down to a confuser where one is seen.
 """
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,11 @@ alone, L >= 3 p, was tried: at 25 frames/s talking faces then gave four events i
 _SHORTER_MS, _LONGER_MS = 12, 20
 """Durations are measured to about this; one that far beyond a limit counts as on the limit. Weak movements and
 compressed video smear an interval outwards, seldom inwards."""
+
+_BALANCE, _BALANCE_WIDTH = 0.55, 0.1
+"""Imbalance of the mouth at which contempt and happiness are as likely, and the change that multiplies their odds by
+e. On validation people of two animators happiness stayed below 0.44 in 19 of 20 events, contempt above 0.71 with the
+one and above 0.43 with the other; the net alone called 3 of 14 of the one's contempt happiness."""
 
 _CONFUSED = 0.5
 """Evidence for a confuser above which it is the reason for turning down what stays below the threshold."""
@@ -185,6 +191,7 @@ class Gate:
 
     def _event(self, spot: Spot, quality: Quality, standing: Standing) -> Event:
         names = (*EMOTIONS, "other")
+        spot = replace(spot, probabilities=_by_balance(spot.probabilities, standing.imbalance))
         top = max(range(len(names)), key=spot.probabilities.__getitem__)
         confidence = spot.probabilities[top]
         emotion: str | None = names[top] if confidence >= self._config.uncertain_below else "uncertain"
@@ -196,6 +203,22 @@ class Gate:
 def shortest_event_ms(frame_rate_hz: float) -> float:
     """Give the shortest event that can be placed at this frame rate, ms."""
     return FRAMES_PER_EVENT * 1000 / frame_rate_hz if frame_rate_hz > 0 else float("inf")
+
+
+def _by_balance(probabilities: tuple[float, ...], imbalance: float) -> tuple[float, ...]:
+    """Divide what is said for happiness and contempt together by how one-sided the mouth was.
+
+    A lip corner raised on both sides is happiness, on one side contempt (edge/emotions.toml); the net, which sees
+    40 regions at once, mixes them up where faces move otherwise than those that it learnt from.
+    """
+    values = list(probabilities)
+    happiness, contempt = EMOTIONS.index("happiness"), EMOTIONS.index("contempt")
+    both = values[happiness] + values[contempt]
+    favour = math.exp((imbalance - _BALANCE) / _BALANCE_WIDTH)
+    weighed = values[contempt] * favour
+    share = weighed / max(values[happiness] + weighed, 1e-12)
+    values[happiness], values[contempt] = both * (1 - share), both * share
+    return tuple(values)
 
 
 def _merged(first: Spot, second: Spot) -> Spot:

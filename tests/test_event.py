@@ -102,7 +102,8 @@ def movement(spot: Spot, moved: dict[str, float]) -> Evidence:
 def test_a_spot_within_the_limits_becomes_an_event():
     events, reasons = decide([make_spot(6000, 100)])
     assert [event.emotion for event in events] == ["happiness"]
-    assert events[0].confidence == pytest.approx(0.7)
+    # Nothing about the mouth is one-sided, so most of what was left for contempt is happiness.
+    assert events[0].confidence == pytest.approx(0.72, abs=0.003)
     assert reasons == []
 
 
@@ -186,12 +187,26 @@ def test_a_movement_within_the_persons_noise_is_refused_and_one_beyond_it_is_not
     assert not event.quality.baseline_ready
 
 
+def test_a_mouth_that_moves_alike_on_both_sides_is_happiness_and_on_one_side_contempt():
+    said = {"happiness": 0.4, "contempt": 0.4}
+    undecided = tuple(said.get(name, 0.2 / 6) for name in (*EMOTIONS, "other"))
+    spot = [replace(make_spot(6000, 100), probabilities=undecided)]
+    both = {"right_lip_corner.y": -0.01, "left_lip_corner.y": -0.009}
+    (smile,), _ = decide(spot, moved=both)
+    (sneer,), _ = decide(spot, moved={"right_lip_corner.y": -0.01, "left_lip_corner.y": -0.001})
+    assert (smile.emotion, sneer.emotion) == ("happiness", "contempt")
+    for event in (smile, sneer):
+        assert event.confidence == max(event.spot.probabilities) > 0.75
+        assert sum(event.spot.probabilities) == pytest.approx(1.0)
+
+
 def test_contempt_must_be_more_one_sided_than_the_persons_rest():
-    contempt = tuple(0.9 if name == "contempt" else 0.1 / 7 for name in (*EMOTIONS, "other"))
+    contempt = tuple(0.999 if name == "contempt" else 0.001 / 7 for name in (*EMOTIONS, "other"))
     spot = [replace(make_spot(6000, 100), probabilities=contempt)]
-    both = {"right_lip_corner.x": -0.01, "left_lip_corner.x": 0.01}
+    below = {"left_lip_corner.x": DEFAULT_FLOOR_IOD}
     assert decide(spot, moved={"left_lip_corner.x": 0.01}, noise_factor=2.5)[0][0].emotion == "contempt"
-    assert decide(spot, moved=both, noise_factor=2.5)[0][0].emotion == "uncertain"
+    still = below | {"chin.y": 0.01}
+    assert decide(spot, moved=still, noise_factor=2.5)[0][0].emotion == "uncertain"
 
 
 @pytest.mark.parametrize("number", range(len(CONFUSERS)))

@@ -16,6 +16,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from edge.emotions import table
 from edge.errors import PublishError
 from edge.out import Payload
 from edge.records import EMOTIONS, Event
@@ -161,7 +162,15 @@ def info_payload(
     models = {part: _tagged(digest) for part, digest in model_hashes.items()}
     head = {"schema": "microedge.info/1", "device_id": device_id, "boot_id": boot_id, "version": version}
     return _checked(
-        {**head, "purpose": purpose, "report": report, "limits": LIMITS, "models": models, "topics": topics}
+        {
+            **head,
+            "purpose": purpose,
+            "report": report,
+            "emotion_table": table().version,
+            "limits": LIMITS,
+            "models": models,
+            "topics": topics,
+        }
     )
 
 

@@ -18,6 +18,7 @@ from tools.faces.photos import MESH_INDEX
 from tools.simulate.clips import RenderedClip
 from tools.simulate.codec import H264
 from tools.simulate.people import People
+from tools.simulate.people import add_arguments as add_people_arguments
 from tools.simulate.script import Mix
 from tools.simulate.sensor import Conditions
 
@@ -183,12 +184,7 @@ class _Synthetic:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what a plan needs."""
-    for name, text in (
-        ("photos", "folder of face photos with its MANIFEST.csv"),
-        ("labels", "landmarks of tools.faces.teacher, npz"),
-        ("model", "ICT face model, npz"),
-    ):
-        parser.add_argument(f"--{name}", type=Path, required=True, help=text)
+    add_people_arguments(parser)
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a clip")

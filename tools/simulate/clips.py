@@ -19,7 +19,7 @@ import numpy as np
 
 from edge.records import Frame
 from tools.simulate.film import Film
-from tools.simulate.people import People
+from tools.simulate.people import People, add_arguments
 from tools.simulate.rig import Rig
 from tools.simulate.script import Mix, Planted, Writer
 from tools.simulate.sensor import Conditions
@@ -61,8 +61,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name in ("photos", "labels", "model", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+    add_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=10.0)

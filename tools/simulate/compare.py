@@ -25,7 +25,7 @@ from scipy.stats import ks_2samp, spearmanr
 from edge.records import CROP_IOD_PX
 from edge.regions import CHANNELS, REGIONS
 from tools.simulate import signals, tabulated
-from tools.simulate.people import People
+from tools.simulate.people import People, add_arguments
 from tools.simulate.script import Mix, Planted, Writer
 from tools.simulate.sensor import Conditions
 
@@ -72,9 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--labels", type=Path, required=True, help="written by tools.faces.teacher")
-    parser.add_argument("--model", type=Path, required=True, help="ict_expressions.npz")
+    add_arguments(parser)
     parser.add_argument("--split", choices=("train", "validation", "test"), default="validation")
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--first", type=int, default=0)
@@ -115,7 +113,7 @@ def _couple(people: People, number: int, seconds: float, rate_hz: float, compres
     """Measure one new script both ways."""
     rng = np.random.default_rng([number, 77])
     face = tabulated.Face(people.rig(int(rng.integers(len(people.photos)))))
-    rate_hz = rate_hz or float(rng.choice(signals._RATES_HZ, p=signals._SHARES))
+    rate_hz = rate_hz or float(rng.choice(signals.RATES_HZ, p=signals.RATE_SHARES))
     script = Writer(face.rig, np.random.default_rng([number, 78]), Mix()).write(seconds)
     conditions = Conditions.draw(rng)
     if compression == "never":
@@ -138,7 +136,7 @@ def _stored_couple(people: People, path: Path, seconds: float, split: str) -> Co
     number = int(path.stem.removeprefix("clip_"))
     rng = np.random.default_rng([number, len(split)])
     face = tabulated.Face(people.rig(int(rng.integers(len(people.photos)))))
-    rate_hz = float(rng.choice(signals._RATES_HZ, p=signals._SHARES))
+    rate_hz = float(rng.choice(signals.RATES_HZ, p=signals.RATE_SHARES))
     script = Writer(face.rig, np.random.default_rng([number, 1]), Mix()).write(seconds)
     conditions = Conditions.draw(rng)
     lost = signals.draw_losses(rng, int(seconds * rate_hz))

@@ -1,5 +1,6 @@
 """Rigs for the people of a photo folder: photos, their landmarks, the face model."""
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,3 +45,13 @@ class People:
         luma = cv2.imread(str(self.photos[number].path), cv2.IMREAD_GRAYSCALE)
         points = self.meshes[number][list(MESH_INDEX)]
         return Rig(self.model, luma, points[:, :2].copy(), -points[:, 2])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `People.read` needs."""
+    for name, text in (
+        ("photos", "folder of face photos with its MANIFEST.csv"),
+        ("labels", "landmarks of tools.faces.teacher, npz"),
+        ("model", "ICT face model of tools.simulate.convert_ict, npz"),
+    ):
+        parser.add_argument(f"--{name}", type=Path, required=True, help=text)

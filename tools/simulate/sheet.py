@@ -19,7 +19,7 @@ from edge.records import EMOTIONS
 from tools.simulate.confusers import CONFUSERS
 from tools.simulate.expressions import expression, scaled
 from tools.simulate.film import Film
-from tools.simulate.people import People
+from tools.simulate.people import People, add_arguments
 from tools.simulate.rig import Rig
 from tools.simulate.sensor import Conditions
 from tools.simulate.timeline import Scene
@@ -109,8 +109,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name in ("photos", "labels", "model", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+    add_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--split", choices=("train", "validation", "test"), default="train")
     parser.add_argument("--people", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)

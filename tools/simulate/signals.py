@@ -9,7 +9,7 @@ interrupted run goes on where it stopped; `--part 0/2` shares the work between p
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from edge.motion import RegionalMotion
 from tools.simulate.film import Film
-from tools.simulate.people import People
+from tools.simulate.people import People, add_arguments
 from tools.simulate.rig import Rig
 from tools.simulate.script import Mix, Script, Writer
 from tools.simulate.sensor import Alignment, Conditions
 
-_RATES_HZ = (200, 120, 90, 150, 250, 300, 60, 30, 25)
-_SHARES = (0.40, 0.13, 0.11, 0.09, 0.07, 0.05, 0.07, 0.05, 0.03)
-_VIEW_IOD = 2.3
+RATES_HZ = (200, 120, 90, 150, 250, 300, 60, 30, 25)
+RATE_SHARES = (0.40, 0.13, 0.11, 0.09, 0.07, 0.05, 0.07, 0.05, 0.03)
+VIEW_IOD = 2.3
 """Side of the square that is rendered: what the aligned crop shows, and room for the head to move."""
 
 
@@ -34,9 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--labels", type=Path, required=True, help="written by tools.faces.teacher")
-    parser.add_argument("--model", type=Path, required=True, help="ict_expressions.npz")
+    add_arguments(parser)
     parser.add_argument("--split", choices=("train", "validation", "test"), default="train")
     parser.add_argument("--clips", type=int, default=600)
     parser.add_argument("--seconds", type=float, default=8.0)
@@ -54,21 +52,40 @@ def main() -> None:
         rng = np.random.default_rng([number, len(options.split)])
         photo = int(rng.integers(len(people.photos)))
         rig = people.rig(photo)
-        rate = float(rng.choice(_RATES_HZ, p=_SHARES))
-        script = Writer(rig, np.random.default_rng([number, 1]), Mix()).write(options.seconds)
+        take = Take.draw(rig, number, options.seconds, rng)
+        times, values = measure(rig, take.script, take.conditions, take.rate_hz, take.lost, rng)
+        take.store(path, times, values, people.photos[photo].subject)
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """What is filmed, and how."""
+
+    rate_hz: float
+    script: Script
+    conditions: Conditions
+    lost: NDArray[np.bool_]
+    """(frames,)"""
+
+    @classmethod
+    def draw(cls, rig: Rig, number: int, seconds: float, rng: np.random.Generator) -> "Take":
+        """Draw clip `number`."""
+        rate_hz = float(rng.choice(RATES_HZ, p=RATE_SHARES))
+        script = Writer(rig, np.random.default_rng([number, 1]), Mix()).write(seconds)
         conditions = Conditions.draw(rng)
-        lost = draw_losses(rng, int(options.seconds * rate))
-        times, values = measure(rig, script, conditions, rate, lost, rng)
-        truth = json.dumps([asdict(planted) for planted in script.planted])
+        return cls(rate_hz, script, conditions, draw_losses(rng, int(seconds * rate_hz)))
+
+    def store(self, path: Path, times_s: np.ndarray, values: np.ndarray, subject: str) -> None:
+        """Write what was measured with its truth, under its final name only when it is whole."""
         partial = path.with_suffix(".part.npz")
         np.savez(
             partial,
-            times_s=times,
+            times_s=times_s,
             values=values.astype(np.float16),
-            rate_hz=rate,
-            truth=truth,
-            subject=people.photos[photo].subject,
-            conditions=json.dumps(asdict(conditions) | {"lost": int(lost.sum())}),
+            rate_hz=self.rate_hz,
+            truth=json.dumps([asdict(planted) for planted in self.script.planted]),
+            subject=subject,
+            conditions=json.dumps(asdict(self.conditions) | {"lost": int(self.lost.sum())}),
         )
         partial.rename(path)
 
@@ -95,7 +112,7 @@ def measure(
     Returns:
         The frames' times (frames - 1,) s and the motion channels (frames - 1, C) of edge.motion.
     """
-    side = int(_VIEW_IOD * conditions.iod_px) // 2 * 2
+    side = int(VIEW_IOD * conditions.iod_px) // 2 * 2
     film = Film(rig, script, conditions, rate_hz=rate_hz, size=(side, side), rng=rng)
     alignment, motion = Alignment(rng), RegionalMotion()
     times, values = [], []

@@ -9,8 +9,7 @@ followed on displacements (tabulated_motion). `tools.simulate.compare` sets the 
 """
 
 import argparse
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from numpy.typing import NDArray
 from edge.records import CROP_IOD_PX, LANDMARKS
 from edge.regions import REGIONS
 from tools.simulate import tabulated_motion
-from tools.simulate.people import People
+from tools.simulate.people import People, add_arguments
 from tools.simulate.rig import Pose, Rig
-from tools.simulate.script import Mix, Script, Writer
+from tools.simulate.script import Script
 from tools.simulate.sensor import Alignment, Conditions
-from tools.simulate.signals import _RATES_HZ, _SHARES, _VIEW_IOD, draw_losses
+from tools.simulate.signals import VIEW_IOD, Take
 from tools.simulate.tabulated_bench import Bench, parameters
 from tools.simulate.tabulated_noise import CODED_S, study
 from tools.simulate.timeline import CURVE_HZ
@@ -101,7 +100,7 @@ def measure(
     states = _States.of(script, times, exposure_s)
     turned = states.poses[:, :2]
     attitude = (float(np.median(turned[:, 0])), float(np.median(turned[:, 1])))
-    side = int(_VIEW_IOD * conditions.iod_px) // 2 * 2
+    side = int(VIEW_IOD * conditions.iod_px) // 2 * 2
     scale = conditions.iod_px / rig.iod_px
     first = script.at(0.0)
     corner = scale * rig.landmarks(first.weights, first.pose).mean(axis=0) - side / 2
@@ -265,9 +264,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--labels", type=Path, required=True, help="written by tools.faces.teacher")
-    parser.add_argument("--model", type=Path, required=True, help="ict_expressions.npz")
+    add_arguments(parser)
     parser.add_argument("--split", choices=("train", "validation", "test"), default="train")
     parser.add_argument("--clips", type=int, default=4000)
     parser.add_argument("--seconds", type=float, default=8.0)
@@ -289,22 +286,9 @@ def main() -> None:
                 continue
             face = face or Face(people.rig(photo))
             rng = np.random.default_rng([number, len(options.split)])
-            rate = float(rng.choice(_RATES_HZ, p=_SHARES))
-            script = Writer(face.rig, np.random.default_rng([number, 1]), Mix()).write(options.seconds)
-            conditions = Conditions.draw(rng)
-            lost = draw_losses(rng, int(options.seconds * rate))
-            times, values = measure(face, script, conditions, rate, lost, rng)
-            partial = path.with_suffix(".part.npz")
-            np.savez(
-                partial,
-                times_s=times,
-                values=values.astype(np.float16),
-                rate_hz=rate,
-                truth=json.dumps([asdict(planted) for planted in script.planted]),
-                subject=people.photos[photo].subject,
-                conditions=json.dumps(asdict(conditions) | {"lost": int(lost.sum())}),
-            )
-            partial.rename(path)
+            take = Take.draw(face.rig, number, options.seconds, rng)
+            times, values = measure(face, take.script, take.conditions, take.rate_hz, take.lost, rng)
+            take.store(path, times, values, people.photos[photo].subject)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from edge.inference.manifest import read_manifest
+from tools.simulate.people import add_arguments
 from tools.spotter.calibrate import KEY
 
 
@@ -22,8 +23,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name in ("photos", "labels", "model", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+    add_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
         "--models", type=Path, default=Path("models"), help="where the device finds its models"
     )

@@ -1,7 +1,7 @@
 """Find intervals in the temporal net's evidence: onset, apex, offset, and what they resemble.
 
-Where the evidence for lying inside a micro-expression rises above half the threshold an interval opens; where
-it falls below for good the interval is complete. Its onset and offset are then sought where the net's evidence
+Where the evidence for lying inside a micro-expression rises above a quarter an interval opens; where it falls
+below for good the interval is complete. Its onset and offset are then sought where the net's evidence
 for those moments is strongest, and its apex where the skin is farthest from where it was at the onset.
 """
 
@@ -15,8 +15,9 @@ from edge.regions import REGIONS
 
 Floats = NDArray[np.float32]
 
-_OPEN = 0.5
-"""Share of the threshold above which an interval is open."""
+_OPEN = 0.25
+"""Evidence above which an interval is open, however much an event needs: where it begins and ends, and what is told
+of those that are turned down, must not change with the threshold."""
 _CLOSED_STEPS = 3
 """Steps in a row below it that close the interval."""
 _AROUND = 6
@@ -37,8 +38,8 @@ _SMOOTH = np.array([1, 2, 3, 2, 1], np.float32) / 9
 class Spotter:
     """Turns motion into candidates, in order of their offset.
 
-    A candidate is any interval whose evidence exceeded half the threshold; the event stage takes those above
-    the threshold and says of the others why they were turned down.
+    A candidate is any such interval; the event stage takes those above the threshold and says of the others why
+    they were turned down.
 
     Args:
         model: as edge.evidence.TemporalNet needs it.
@@ -46,10 +47,10 @@ class Spotter:
         hop_ms: time between two runs of the net.
     """
 
-    def __init__(self, model: Model, *, threshold: float = 0.5, hop_ms: int = 20) -> None:
+    def __init__(self, model: Model, *, threshold: float = 0.85, hop_ms: int = 20) -> None:
         self._net = TemporalNet(model, hop_ms=hop_ms)
         self._temperature = model.calibration.get("emotion_temperature", 1.0)
-        self._level = threshold * _OPEN
+        self._level = min(threshold, _OPEN)
         self.reset()
 
     def reset(self) -> None:

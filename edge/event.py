@@ -166,6 +166,8 @@ class Gate:
             return Reason.TOO_SHORT_FOR_RATE
         if duration_ms > self._config.max_duration_ms + _LONGER_MS:
             return Reason.TOO_LONG
+        if spot.intensity_iod > self._config.max_intensity_iod:
+            return Reason.TOO_LARGE
         return Reason.NOISE if standing.prominence < self._noise_factor else None
 
     def _as_far_as_seen(self, spot: Spot) -> Spot:

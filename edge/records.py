@@ -106,6 +106,7 @@ class Reason(StrEnum):
     TOO_SHORT = "too short"
     TOO_SHORT_FOR_RATE = "too short for this rate"
     TOO_LONG = "too long"
+    TOO_LARGE = "too large"
     NOISE = "within the noise"
 
 

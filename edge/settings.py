@@ -159,6 +159,8 @@ class Event:
 
     min_duration_ms: int = _number(40, 20, 500, "ms", "Shortest event.")
     max_duration_ms: int = _number(200, 40, 500, "ms", "Longest event.")
+    # Of 203 true events of 0.4-2.5 % IOD the largest measured 3.2 %; half-closed single eyes measured 5 % and more.
+    max_intensity_iod: float = _number(0.04, 0.005, 1, "IOD", "Largest movement of an event.")
     merge_gap_ms: int = _number(30, 0, 500, "ms", "Spots closer than this become one.")
     uncertain_below: float = _number(0.4, 0, 1, "", "Confidence below which the emotion is `uncertain`.")
 

@@ -187,6 +187,12 @@ def test_a_movement_within_the_persons_noise_is_refused_and_one_beyond_it_is_not
     assert not event.quality.baseline_ready
 
 
+def test_a_movement_too_large_for_a_micro_expression_is_refused_as_such():
+    large, allowed = (replace(make_spot(6000, 100), intensity_iod=size) for size in (0.041, 0.039))
+    assert decide([large]) == ([], [Reason.TOO_LARGE])
+    assert len(decide([allowed])[0]) == 1
+
+
 def test_a_mouth_that_moves_alike_on_both_sides_is_happiness_and_on_one_side_contempt():
     said = {"happiness": 0.4, "contempt": 0.4}
     undecided = tuple(said.get(name, 0.2 / 6) for name in (*EMOTIONS, "other"))

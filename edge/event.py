@@ -160,15 +160,14 @@ class Gate:
             strongest = max(range(len(CONFUSERS)), key=spot.confusers.__getitem__)
             return Reason(CONFUSERS[strongest]) if spot.confusers[strongest] >= _CONFUSED else Reason.WEAK
         duration_ms = (seen.offset_ns - seen.onset_ns) / _NS_PER_MS
-        if duration_ms < self._config.min_duration_ms - _SHORTER_MS:
-            return Reason.TOO_SHORT
-        if duration_ms < shortest_event_ms(frame_rate_hz) - _SHORTER_MS:
-            return Reason.TOO_SHORT_FOR_RATE
-        if duration_ms > self._config.max_duration_ms + _LONGER_MS:
-            return Reason.TOO_LONG
-        if spot.intensity_iod > self._config.max_intensity_iod:
-            return Reason.TOO_LARGE
-        return Reason.NOISE if standing.prominence < self._noise_factor else None
+        failed = (
+            (duration_ms < self._config.min_duration_ms - _SHORTER_MS, Reason.TOO_SHORT),
+            (duration_ms < shortest_event_ms(frame_rate_hz) - _SHORTER_MS, Reason.TOO_SHORT_FOR_RATE),
+            (duration_ms > self._config.max_duration_ms + _LONGER_MS, Reason.TOO_LONG),
+            (spot.intensity_iod > self._config.max_intensity_iod, Reason.TOO_LARGE),
+            (standing.prominence < self._noise_factor, Reason.NOISE),
+        )
+        return next((reason for has_failed, reason in failed if has_failed), None)
 
     def _as_far_as_seen(self, spot: Spot) -> Spot:
         """Cut off what lies after the last frame: at the end of a stream the spotter takes the face to stay."""

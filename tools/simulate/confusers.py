@@ -60,7 +60,7 @@ def speech(scene: Scene, at_s: float) -> float:
 
 
 def chewing(scene: Scene, at_s: float) -> float:
-    """Chew once to five times a bite: the jaw opens and grinds sideways, lips pressed."""
+    """Chew two to five times: the jaw opens and grinds sideways, lips pressed."""
     rng = scene.rng
     cycles, cycle = int(rng.integers(2, 6)), rng.uniform(0.45, 0.9)
     end = at_s + cycles * cycle

@@ -24,7 +24,7 @@ FRAMES_PER_EVENT = 4
 the truth is (L - 2 p) / L, which is half or more (the field's measure of a found event) for L >= 4 p. One error
 alone, L >= 3 p, was tried: at 25 frames/s talking faces then gave four events in 108 s where none is known."""
 
-_SHORTER_MS, _LONGER_MS = 12, 20
+SHORTER_MS, LONGER_MS = 12, 20
 """Durations are measured to about this; one that far beyond a limit counts as on the limit. Weak movements and
 compressed video smear an interval outwards, seldom inwards."""
 
@@ -161,9 +161,9 @@ class Gate:
             return Reason(CONFUSERS[strongest]) if spot.confusers[strongest] >= _CONFUSED else Reason.WEAK
         duration_ms = (seen.offset_ns - seen.onset_ns) / _NS_PER_MS
         failed = (
-            (duration_ms < self._config.min_duration_ms - _SHORTER_MS, Reason.TOO_SHORT),
-            (duration_ms < shortest_event_ms(frame_rate_hz) - _SHORTER_MS, Reason.TOO_SHORT_FOR_RATE),
-            (duration_ms > self._config.max_duration_ms + _LONGER_MS, Reason.TOO_LONG),
+            (duration_ms < self._config.min_duration_ms - SHORTER_MS, Reason.TOO_SHORT),
+            (duration_ms < shortest_event_ms(frame_rate_hz) - SHORTER_MS, Reason.TOO_SHORT_FOR_RATE),
+            (duration_ms > self._config.max_duration_ms + LONGER_MS, Reason.TOO_LONG),
             (spot.intensity_iod > self._config.max_intensity_iod, Reason.TOO_LARGE),
             (standing.prominence < self._noise_factor, Reason.NOISE),
         )

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from edge.frames.portrait import load_portrait, portrait_landmarks
+from edge.frames.script import Script
+from edge.frames.synthetic import SyntheticSource
 from edge.records import ActionUnit, Event, Quality, Spot
 
 MOSQUITTO = shutil.which(
@@ -112,3 +115,21 @@ def make_event() -> Callable[..., Event]:
         return replace(event, **{name: value for name, value in changes.items() if name not in of_spot})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def clear_portrait() -> SyntheticSource:
+    """Two and a half seconds of the portrait at 200 frames/s with clear micro-expressions."""
+    script = Script(
+        micro_per_min=60.0, micro_duration_ms=(100.0, 180.0), micro_peak_iod=(0.024, 0.025), blink_per_min=0.0,
+        emotions=("surprise", "happiness"), quiet_start_s=0.8,
+    )  # fmt: skip
+    return SyntheticSource(
+        load_portrait(),
+        portrait_landmarks(),
+        seconds=2.6,
+        size=(320, 240),
+        seed=5,
+        script=script,
+        face_px=120.0,
+    )

@@ -27,7 +27,7 @@ from edge.commands import StopRequest
 from edge.commands.demo_view import Lamps, LiveView, Scene
 from edge.commands.score import Score, overlap_ratio
 from edge.frames.portrait import load_portrait, portrait_landmarks
-from edge.frames.script import PlantedEvent, Script
+from edge.frames.script import PlantedEvent
 from edge.frames.synthetic import SyntheticSource
 from edge.payload import validate
 from edge.pipeline import Statistics
@@ -69,23 +69,12 @@ def log_level() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Video:
+def video(tmp_path_factory: pytest.TempPathFactory, clear_portrait: SyntheticSource) -> Video:
     """Two and a half seconds of the portrait at 200 frames/s with clear micro-expressions."""
-    script = Script(
-        micro_per_min=60.0, micro_duration_ms=(100.0, 180.0), micro_peak_iod=(0.024, 0.025), blink_per_min=0.0,
-        emotions=("surprise", "happiness"), quiet_start_s=0.8,
-    )  # fmt: skip
-    source = SyntheticSource(
-        load_portrait(),
-        portrait_landmarks(),
-        seconds=2.6,
-        size=(320, 240),
-        seed=5,
-        script=script,
-        face_px=120.0,
+    pictures = [frame.luma for frame in clear_portrait.frames()]
+    return Video(
+        write_video(tmp_path_factory.mktemp("video") / "face.mp4", pictures, 200), clear_portrait.truth
     )
-    pictures = [frame.luma for frame in source.frames()]
-    return Video(write_video(tmp_path_factory.mktemp("video") / "face.mp4", pictures, 200), source.truth)
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,6 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.frames.portrait import load_portrait, portrait_landmarks
-from edge.frames.script import Script
 from edge.frames.synthetic import SyntheticSource
 from edge.records import EMOTIONS
 from tools.evaluate.__main__ import main
@@ -370,29 +368,16 @@ def test_half_a_second_decides_where_a_sheet_has_no_kinds(tmp_path: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def samm_with_a_face(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def samm_with_a_face(tmp_path_factory: pytest.TempPathFactory, clear_portrait: SyntheticSource) -> Path:
     """Two and a half seconds of the animated portrait in the layout of SAMM Long Videos."""
     folder = tmp_path_factory.mktemp("SAMM")
-    script = Script(
-        micro_per_min=60.0, micro_duration_ms=(100.0, 180.0), micro_peak_iod=(0.024, 0.025), blink_per_min=0.0,
-        emotions=("surprise", "happiness"), quiet_start_s=0.8,
-    )  # fmt: skip
-    source = SyntheticSource(
-        load_portrait(),
-        portrait_landmarks(),
-        seconds=2.6,
-        size=(320, 240),
-        seed=5,
-        script=script,
-        face_px=120.0,
-    )
     video = folder / "SAMM_longvideos" / "006_1"
     video.mkdir(parents=True)
-    for frame in source.frames():
+    for frame in clear_portrait.frames():
         cv2.imwrite(str(video / f"006_1_{frame.sequence + 1:04d}.jpg"), frame.luma)
     rows: list[tuple[Any, ...]] = []
     codes: list[tuple[Any, ...]] = []
-    for number, event in enumerate((event for event in source.truth if event.kind == "micro"), 1):
+    for number, event in enumerate((event for event in clear_portrait.truth if event.kind == "micro"), 1):
         frames = (round(200 * time_s) + 1 for time_s in (event.onset_s, event.apex_s, event.offset_s))
         units = "+".join(unit.au.removeprefix("AU") for unit in event.action_units)
         rows.append(("006", f"006_1_{number}", 1, *frames, None, "Micro - 1/2", units, None))

@@ -1,13 +1,14 @@
 """What a run would have answered with another `spot.threshold`, from the candidates that it saved.
 
 A candidate that was refused for its score becomes an answer where its score reaches the threshold and its duration
-passes the device's gate; what was refused for another reason stays refused. The spotter opens intervals at half its
-threshold, so a run with a much lower one would place some intervals otherwise: to settle a threshold, run with it.
+passes the device's gate; what was refused for another reason stays refused. Size and noise are not judged again, and
+below 0.25 the spotter itself would place some intervals otherwise: to settle a threshold, run with it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from edge.event import LONGER_MS, SHORTER_MS
 from edge.evidence import CONFUSERS
 from edge.records import Reason
 from tools.evaluate.matching import Counts, Rules, count, match
@@ -17,8 +18,6 @@ THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 
 _BY_SCORE = {str(Reason.WEAK), *CONFUSERS}
 """Reasons that a candidate is given only because its score is below the threshold (edge.event)."""
-_SHORTER_S, _LONGER_S = 0.012, 0.020
-"""The device's tolerance about its limits of duration (edge.event)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +41,8 @@ def at_threshold(recording: Recording, threshold: float, duration_s: tuple[float
 
     def passes(answer: Answer) -> bool:
         length_s = answer.offset_s - answer.onset_s
-        return (
-            answer.score >= threshold and duration_s[0] - _SHORTER_S <= length_s <= duration_s[1] + _LONGER_S
-        )
+        shortest_s, longest_s = duration_s[0] - SHORTER_MS / 1000, duration_s[1] + LONGER_MS / 1000
+        return answer.score >= threshold and shortest_s <= length_s <= longest_s
 
     candidates = list(recording.answers) + [r.answer for r in recording.refused if r.reason in _BY_SCORE]
     return replace(

@@ -66,7 +66,6 @@ class Bench:
         bias_px: Doubles,
         sizes_iod: Doubles,
     ) -> None:
-        self.renders = 0
         self._rig, self._camera, self.size = rig, camera, (side, side)
         self.compressed = conditions.crf > 0
         self._attitude, self._target, self._bias = attitude, target_px, bias_px
@@ -92,7 +91,6 @@ class Bench:
 
     def raw(self, weights: Floats, gaze: tuple[float, float], pose: Pose) -> NDArray[np.uint8]:
         """Give the picture before any sensor."""
-        self.renders += 1
         return self._rig.render(weights, pose, gaze, self._camera, self.size)
 
     def luma(self, light: float) -> float:

@@ -22,13 +22,14 @@ from edge.errors import ConfigError, EdgeError, PublishError
 from edge.feed import FrameQueue, Reader
 from edge.frames import FrameSource
 from edge.health import Health, Report
+from edge.inference.models import Models, load_models
 from edge.out import EventSink
 from edge.out.journal import Journal
 from edge.out.leds import Leds
 from edge.out.mqtt import MqttSink
 from edge.out.systemd import Notifier, Watchdog
 from edge.payload import PayloadWriter, info_payload
-from edge.pipeline import Models, Pipeline, Statistics, load_models
+from edge.pipeline import Pipeline, Statistics
 from edge.records import Event, Frame
 
 log = logging.getLogger(__name__)

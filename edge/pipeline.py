@@ -6,7 +6,6 @@ The device, `replay`, `demo` and every tool that measures accuracy run this same
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -14,60 +13,18 @@ from edge.baseline import Baseline, Rest
 from edge.config import Config
 from edge.continuity import Continuity
 from edge.coverage import Coverage
-from edge.errors import ConfigError, ModelError
 from edge.event import Conditions, Gate, shortest_event_ms
 from edge.evidence import STEP_NS
 from edge.face.detect import CONFIRMED_SCORE, Detector
 from edge.face.landmarks import LandmarkNet
 from edge.face.track import Tracker
-from edge.inference import Model
-from edge.inference.manifest import load_model
+from edge.inference.models import Models
 from edge.motion import RegionalMotion
 from edge.records import Event, Frame, Motion, NotAssessable, Reason, Refusal, TrackedFace
 from edge.spot import Spotter
 
 _WARM_UP_NS = 250_000_000
 """After the face is found or a gap ends: the pose settles, and what moves in this time may have begun unseen."""
-
-
-@dataclass(frozen=True, slots=True)
-class Models:
-    """The three models of the path."""
-
-    detector: Model
-    landmark: Model
-    spotter: Model
-
-    def close(self) -> None:
-        """Close all three."""
-        for model in (self.spotter, self.landmark, self.detector):
-            model.close()
-
-
-def load_models(config: Config) -> Models:
-    """Load and check the three models that the configuration names.
-
-    Raises:
-        ModelError: naming each model that is absent, damaged or not what its passport says.
-        ConfigError: an accelerator is demanded that this version does not drive.
-    """
-    if config.inference.accelerator == "edgetpu":
-        raise ConfigError(
-            "inference.accelerator = edgetpu: this version runs models on the CPU; set auto or cpu"
-        )
-    folder = Path(config.inference.models) if config.inference.models else None
-    loaded: list[Model] = []
-    problems: list[str] = []
-    for name in ("detector", "landmark", "spotter"):
-        try:
-            loaded.append(load_model(name, folder=folder, threads=config.inference.threads))
-        except ModelError as error:
-            problems.append(str(error))
-    if problems:
-        for model in loaded:
-            model.close()
-        raise ModelError("\n".join(dict.fromkeys(problems)))
-    return Models(*loaded)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from edge.errors import ConfigError
 from edge.frames.portrait import load_portrait, portrait_landmarks
 from edge.frames.script import PlantedEvent, Script
 from edge.frames.synthetic import SyntheticSource
-from edge.pipeline import Models, load_models
+from edge.inference.models import Models, load_models
 from edge.records import ActionUnit, Frame
 from tools.evaluate.classic import ClassicSpotter
 from tools.evaluate.records import Answer

@@ -18,7 +18,8 @@ from edge.frames.portrait import load_portrait, portrait_landmarks
 from edge.frames.script import DEMO, PlantedEvent, Script
 from edge.frames.synthetic import SyntheticSource
 from edge.inference.manifest import MANIFEST, models_folder
-from edge.pipeline import Pipeline, Statistics, load_models, run
+from edge.inference.models import load_models
+from edge.pipeline import Pipeline, Statistics, run
 from edge.records import Event, Frame, NotAssessable, Reason
 
 STILL = replace(DEMO, micro_per_min=0.0, blink_per_min=0.0)

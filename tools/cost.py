@@ -21,7 +21,8 @@ from edge.config import load
 from edge.frames.portrait import load_portrait, portrait_landmarks
 from edge.frames.synthetic import SyntheticSource
 from edge.inference.cpu import CpuModel
-from edge.pipeline import Pipeline, load_models
+from edge.inference.models import load_models
+from edge.pipeline import Pipeline
 from edge.records import Frame
 
 _BLOCK = 200

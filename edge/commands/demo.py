@@ -34,8 +34,8 @@ from edge.face.landmarks import LandmarkNet, find_in_still
 from edge.frames.paced import PacedSource
 from edge.frames.portrait import load_portrait, portrait_landmarks
 from edge.frames.synthetic import SyntheticSource
+from edge.inference.models import load_models
 from edge.out import Payload
-from edge.pipeline import load_models
 
 LOOK_S = 0.025
 """How often the pins are read: the shortest light of an event LED is a ninth of 600 ms."""

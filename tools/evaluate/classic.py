@@ -34,7 +34,7 @@ from edge.errors import ConfigError
 from edge.face.detect import CONFIRMED_SCORE, Detector
 from edge.face.landmarks import LandmarkNet
 from edge.face.track import Tracker
-from edge.pipeline import Models
+from edge.inference.models import Models
 from edge.records import CROP_IOD_PX, CROP_SIZE, Frame, TrackedFace
 from edge.regions import LANDMARK_INDEX
 from tools.evaluate.records import Answer

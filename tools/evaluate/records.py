@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edge.config import Config
-from edge.pipeline import Pipeline, load_models
+from edge.inference.models import load_models
+from edge.pipeline import Pipeline
 from edge.records import EMOTIONS, ActionUnit, Event, Frame, NotAssessable, Refusal, Spot
 
 SCHEMA = "microedge.recordings/1"

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from edge.config import Config, load
 from edge.inference.manifest import models_folder, read_manifest
-from edge.pipeline import load_models
+from edge.inference.models import load_models
 from edge.records import Frame
 from tools.evaluate.matching import touches
 from tools.evaluate.records import Answer, Recording, Refused, Run, Source, Stretch, watch

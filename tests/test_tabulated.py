@@ -82,11 +82,11 @@ def portrait_crops(shifts_px: np.ndarray) -> list[TrackedFace]:
 
 def test_the_head_motion_fit_is_the_devices():
     face = portrait_crops(np.zeros((1, 2)))[0]
-    anchor = motion._make_anchor(*motion._pyramid(face.crop), face)
+    anchor = motion._Anchor(tabulated_bench.picture_of(face), face)
     rng = np.random.default_rng(1)
     shift = rng.normal(0, 0.8, (6, len(REGIONS), 2)).astype(np.float32)
     residual = rng.uniform(0, 1, (6, len(REGIONS))).astype(np.float32)
-    found = tabulated_motion.head_motion(anchor.rows, anchor.fine.information, shift, residual)
+    found = tabulated_motion.head_motion(anchor.rows, anchor.windows.information, shift, residual)
     for row in range(6):
         expected = motion._head_motion(anchor, shift[row], residual[row])
         assert found[row] == pytest.approx(expected, abs=1e-6)
@@ -99,7 +99,7 @@ def test_anchors_are_renewed_and_carried_over_as_on_the_device():
     device = motion.RegionalMotion()
     expected = [device.measure(face, round(at * 1e9)) for face, at in zip(faces, times, strict=True)]
     regions = len(REGIONS)
-    anchor = motion._make_anchor(*motion._pyramid(faces[0].crop), faces[0])
+    anchor = motion._Anchor(tabulated_bench.picture_of(faces[0]), faces[0])
     gain = np.tile(np.eye(2), (regions, 1, 1))
     zeros = np.zeros((len(times), regions))
     seen = tabulated_motion.Seen(
@@ -117,7 +117,7 @@ def test_anchors_are_renewed_and_carried_over_as_on_the_device():
         light=np.ones((len(times), regions)),
         luma=np.full(len(times), 100.0),
     )
-    anchors = [tabulated_motion.Anchor(anchor.rows, anchor.fine.information, gain, 0 * gain)]
+    anchors = [tabulated_motion.Anchor(anchor.rows, anchor.windows.information, gain, 0 * gain)]
     found = tabulated_motion.measure(seen, anchors, np.random.default_rng(0))
     shift = [CHANNELS.index("head.shift_x"), CHANNELS.index("head.shift_y")]
     values = np.array([one.values for one in expected[1:] if one is not None])

@@ -77,13 +77,12 @@ class Bench:
         self._still = self.raw(self._neutral, (0.0, 0.0), Pose(*attitude))
         self.frame = self.sensor.expose(self._still, 1.0, 0.0)
         self.face = self.track(self.frame, self.crop_from_sensor, Pose(*attitude))
-        self.fine, coarse = motion._pyramid(self.face.crop)
-        self.anchor = motion._make_anchor(self.fine, coarse, self.face)
+        picture = picture_of(self.face)
+        self.anchor = motion._Anchor(picture, self.face)
+        self._luma = picture.luma
         self._anchors = {(0, 0): self.anchor}
         still = np.zeros((len(REGIONS), 2))
-        self._nodes = {
-            (0, 0): (Answer(still, np.zeros(len(REGIONS)), float(self.fine.mean())), self.crop_from_sensor)
-        }
+        self._nodes = {(0, 0): (Answer(still, np.zeros(len(REGIONS)), picture.luma), self.crop_from_sensor)}
 
     def render(self, weights: Floats, gaze: tuple[float, float], pose: Pose) -> NDArray[np.uint8]:
         """Give what the noiseless sensor sees."""
@@ -97,7 +96,7 @@ class Bench:
         """Give the mean grey level of the neutral face's crop under `light` times the usual light."""
         frame = self.sensor.expose(self._still, light, 0.0)
         face = self.track(frame, self.crop_from_sensor, Pose(*self._attitude))
-        return float(motion._pyramid(face.crop)[0].mean())
+        return picture_of(face).luma
 
     def luma_by_crop(self, step: float = 0.02) -> Doubles:
         """Give (4,) the change of the mean grey level for each IOD of shift x, y, unit of log scale and radian."""
@@ -110,7 +109,7 @@ class Bench:
                 moved = gain @ self.crop_from_sensor
                 moved[:, 2] += CROP_SIZE / 2 * (1 - gain.sum(axis=1)) + np.array([x, y]) * CROP_IOD_PX
                 face = self.track(self.frame, moved.astype(np.float32), Pose(*self._attitude))
-                levels.append(float(motion._pyramid(face.crop)[0].mean()))
+                levels.append(picture_of(face).luma)
             result.append((levels[0] - levels[1]) / (2 * step))
         return np.array(result)
 
@@ -132,7 +131,7 @@ class Bench:
                     pose = Pose.of(row)
                     face = self.track(self.render(self._neutral, (0.0, 0.0), pose), self.upright(pose), pose)
                     knots.append(end)
-                    levels.append(float(motion._pyramid(face.crop)[0].mean() - self.fine.mean()))
+                    levels.append(picture_of(face).luma - self._luma)
             order = np.argsort(knots)
             total += np.interp(poses[:, column], np.array(knots)[order], np.array(levels)[order])
         return total
@@ -179,7 +178,7 @@ class Bench:
             answer, guess = register(self.anchor, face, guess)
             states.append(known[at][0])
             rows.append(answer.row())
-        table = np.array(rows) - np.array([0.0] * (3 * len(REGIONS)) + [self.fine.mean()])
+        table = np.array(rows) - np.array([0.0] * (3 * len(REGIONS)) + [self._luma])
         return _between(path, corners, np.array(states), table)
 
     def attitudes(self, turned: Doubles) -> tuple[Doubles, Doubles]:
@@ -198,7 +197,7 @@ class Bench:
                 unique, which = np.unique(cells, axis=0, return_inverse=True)
                 nodes = [self._node((int(i), int(j))) for i, j in unique]
                 rows = np.array([answer.row() for answer, _ in nodes])
-                rows[:, -1] -= self.fine.mean()
+                rows[:, -1] -= self._luma
                 matrices = np.array([parameters(matrix) for _, matrix in nodes])
                 which = which.ravel()
                 answers = answers + share[:, None] * rows[which]
@@ -230,7 +229,7 @@ class Bench:
         if node not in self._anchors:
             pose = self._pose(node)
             face = self.track(self.render(self._neutral, (0.0, 0.0), pose), self.upright(pose), pose)
-            self._anchors[node] = motion._make_anchor(*motion._pyramid(face.crop), face)
+            self._anchors[node] = motion._Anchor(picture_of(face), face)
         return self._anchors[node]
 
 
@@ -241,21 +240,28 @@ def _inward(step: int) -> int:
 
 def register(anchor: motion._Anchor, face: TrackedFace, guess: Floats) -> tuple[Answer, Floats]:
     """Register a face against an anchor until it settles."""
-    fine, coarse = motion._pyramid(face.crop)
+    picture, windows = picture_of(face), anchor.windows
     shift = guess
     for _ in range(6):
-        moved, difference = motion._step(anchor.fine, fine, shift)
+        sample = windows.sample(picture.patches, shift)
+        moved = windows.moved(sample, shift)
         change = float(np.abs(moved - shift).max())
         if change > motion._JUMP_PX:
-            half, _ = motion._step(anchor.coarse, coarse, shift / 2)
+            half = anchor.coarse.moved(anchor.coarse.sample(picture.coarse_patches(), shift / 2), shift / 2)
             far = np.abs(2 * half - shift).max(axis=1, keepdims=True) > motion._JUMP_PX
-            moved, difference = motion._step(anchor.fine, fine, np.where(far, 2 * half, shift))
+            nearer = np.where(far, 2 * half, shift)
+            sample = windows.sample(picture.patches, nearer)
+            moved = windows.moved(sample, nearer)
         shift = moved
         if change < 0.02:
             break
-    mean = difference @ anchor.fine.weight
-    spread = np.sqrt(np.maximum((difference**2) @ anchor.fine.weight - mean**2, 0))
-    return Answer(shift.astype(float), spread / anchor.fine.contrast, float(fine.mean())), shift
+    return Answer(shift.astype(float), windows.residual(sample).astype(float), picture.luma), shift
+
+
+def picture_of(face: TrackedFace) -> motion._Picture:
+    picture = motion._Picture()
+    picture.take(face.crop)
+    return picture
 
 
 def similarity(points: NDArray[np.floating], target: NDArray[np.floating]) -> Floats:

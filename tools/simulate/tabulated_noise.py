@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from edge import motion
 from edge.records import CROP_SIZE
 from edge.regions import REGIONS
+from edge.registration import Windows, patches
 from tools.simulate.codec import H264
 from tools.simulate.rig import Pose, Rig
 from tools.simulate.sensor import Conditions, Sensor
-from tools.simulate.tabulated_bench import Bench, register
+from tools.simulate.tabulated_bench import Bench, picture_of, register
 from tools.simulate.tabulated_motion import Anchor
 
 Floats = NDArray[np.float32]
@@ -133,7 +134,7 @@ def study(
         face = bench.track(quiet.expose(raw, 1.0, 0.0), crop_from_sensor, pose)
         answer, _ = register(bench.anchor, face, np.zeros((len(REGIONS), 2), np.float32))
         sampling.append(answer.shift_px.ravel() - bench.anchor.rows[:, :4] @ _fit(bench, answer.shift_px))
-        smooth, _ = motion._pyramid(face.crop)
+        smooth = picture_of(face)
         for exposure in range(-warm_up, _EXPOSURES):
             frame = sensor.expose(raw, 1.0, 0.0)
             if codec:
@@ -141,12 +142,14 @@ def study(
             if exposure < 0:
                 continue
             noisy = bench.track(frame, crop_from_sensor, pose)
-            grainy, coarse = motion._pyramid(noisy.crop)
+            grainy = picture_of(noisy)
             if place < _ANCHORS and exposure == 0:
-                anchors.append(motion._make_anchor(grainy, coarse, noisy))
-                slopes.append(_anchor(anchors[-1], smooth))
-            exposed[place, exposure] = _windowed(grainy - smooth, anchors[place % len(anchors)].fine)
-            lumas[place, exposure] = grainy.mean() - smooth.mean()
+                anchors.append(motion._Anchor(grainy, noisy))
+                slopes.append(_anchor(anchors[-1], smooth.fine))
+            exposed[place, exposure] = _windowed(
+                grainy.fine - smooth.fine, anchors[place % len(anchors)].windows
+            )
+            lumas[place, exposure] = grainy.luma - smooth.luma
     return _pool(bench, anchors, slopes, exposed, np.array(sampling), lumas)
 
 
@@ -163,19 +166,19 @@ def _pool(
     Args:
         exposed: (places, exposures) of (R, P): what noise and compression add to each window.
     """
-    weight = anchors[0].fine.weight
-    contrast = np.mean([anchor.fine.contrast for anchor in anchors], axis=0).astype(float)
+    weight = anchors[0].windows.weight.ravel()
+    contrast = np.mean([anchor.windows.contrast for anchor in anchors], axis=0).astype(float)
     steps, scatter, constant, cross, same = [], [], [], [], []
     coded = bench.compressed
     for place, windows in enumerate(exposed):
-        anchor = anchors[place % len(anchors)].fine
+        anchor = anchors[place % len(anchors)].windows
         added = np.array(list(windows))
         added = added - (added @ weight)[:, :, None]
         mean = added.mean(axis=0)
         fresh = added - mean if coded else added
         # Frames with an anchor's own noise are left out: there, gradients and noise go together.
         own = slice(1 if place < len(anchors) else 0, None)
-        steps.append(-np.einsum("erp,rpi->eri", added[own], anchor.solve).reshape(-1, 2 * len(REGIONS)))
+        steps.append(-np.einsum("erp,rip->eri", added[own], anchor.solve).reshape(-1, 2 * len(REGIONS)))
         scatter.append((fresh**2) @ weight)
         constant.append((mean**2) @ weight)
         same.append((np.diff(added, axis=0) ** 2) @ weight < _SAME_LUMA)
@@ -201,32 +204,34 @@ def _pool(
         coded_px=np.sqrt(np.maximum(steady, 0)).reshape(-1, 2) * coded,
         coded_grain=np.mean(constant, axis=0) / contrast**2 * coded,
         held=np.concatenate(same).mean(axis=0) * coded,
-        slant_px=np.mean([_slant(anchor.fine) for anchor in anchors], axis=0) / _scale(bench),
+        slant_px=np.mean([_slant(anchor.windows) for anchor in anchors], axis=0) / _scale(bench),
     )
 
 
 def _anchor(anchor: motion._Anchor, clean: Floats) -> Anchor:
     """Say what steps from a noisy anchor find of a displacement of the clean face."""
-    windows = anchor.fine
+    windows = anchor.windows
     down, right = np.gradient(clean)
     slopes = np.stack([_windowed(right, windows), _windowed(down, windows)], axis=2).astype(float)
-    gain = np.einsum("rpi,rpj->rij", windows.solve, slopes)
-    slope = np.einsum("rpi,p,rpj->rij", slopes, windows.weight, slopes)
+    gain = np.einsum("rip,rpj->rij", windows.solve, slopes)
+    slope = np.einsum("rpi,p,rpj->rij", slopes, windows.weight.ravel(), slopes)
     slope /= windows.contrast.astype(float)[:, None, None] ** 2
     return Anchor(anchor.rows, windows.information.astype(float), gain, slope)
 
 
-def _windowed(image: Floats, windows: motion._Windows) -> Floats:
-    side = int(np.sqrt(windows.index.shape[1]))
-    index = windows.index.reshape(-1, side, side)[:, :-1, :-1].reshape(len(windows.index), -1)
-    return np.asarray(image.ravel()[index])
+def _windowed(image: Floats, windows: Windows) -> Floats:
+    """Give the pixels (R, S * S) of an image in the windows' own places."""
+    side = windows.template.shape[1]
+    squares = patches(image, side)[windows.corners[:, 1], windows.corners[:, 0]]
+    return np.asarray(squares.reshape(len(squares), -1))
 
 
-def _slant(windows: motion._Windows) -> Doubles:
+def _slant(windows: Windows) -> Doubles:
     """Give the step (R, 2) px that light growing by its whole from one row of the crop to the next makes."""
-    side = int(np.sqrt(windows.template.shape[1]))
+    side = windows.template.shape[1]
     down = np.repeat(np.arange(side) - side // 2, side)
-    return -np.einsum("rp,rpi->ri", windows.template * down, windows.solve).astype(float)
+    template = windows.template.reshape(len(windows.template), -1)
+    return -np.einsum("rp,rip->ri", template * down, windows.solve).astype(float)
 
 
 def _scale(bench: Bench) -> float:

@@ -138,7 +138,7 @@ class Spot:
 
     # On validation people 0.5 gave F1 0.85 and 40 false alarms an hour of nothing but confusers, 0.85 F1 0.81 and 5.
     threshold: float = _number(0.85, 0, 1, "", "Evidence that a spot needs; a higher one gives fewer events.")
-    hop_ms: int = _number(20, 5, 200, "ms", "Time between two runs of the spotter.")
+    hop_ms: int = _number(20, 5, 60, "ms", "Time between two runs of the spotter.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ _OPEN = 0.25
 of those that are turned down, must not change with the threshold."""
 _CLOSED_STEPS = 3
 """Steps in a row below it that close the interval."""
-_AROUND = 6
-"""Steps beyond the open interval in which onset and offset are looked for."""
+_BEFORE, _AFTER = 6, 4
+"""Steps beyond the open interval in which onset and offset are looked for; what comes after is waited for."""
 _HISTORY = 400
 """Steps that are kept: 2 s, four times the longest event."""
 _CLEAR_MOMENT = 0.3
@@ -60,7 +60,7 @@ class Spotter:
         self._open_ns: int | None = None
         self._checked_ns = 0
         self.seen_until_ns = 0
-        """Media time before which every candidate has been given."""
+        """Media time before which every candidate that opens there has been given."""
         self.evidence: list[Evidence] = []
         """What the last `feed` or `finish` made final, for plots."""
 
@@ -85,7 +85,7 @@ class Spotter:
         inside = history.phase[:, 3] >= self._level
         spots = []
         position = max(0, (self._checked_ns - history.start_ns) // STEP_NS)
-        end = len(history) - (0 if last else _CLOSED_STEPS + _AROUND)
+        end = len(history) - (0 if last else max(_CLOSED_STEPS, _AFTER))
         while position < end:
             if self._open_ns is None:
                 if inside[position]:
@@ -99,7 +99,11 @@ class Spotter:
             first = max(0, (self._open_ns - history.start_ns) // STEP_NS)
             spots.append(_spot(face_id, history, first, len(history), self._temperature))
         self._checked_ns = history.start_ns + position * STEP_NS
-        self.seen_until_ns = self._checked_ns if self._open_ns is None else self._open_ns
+        if self._open_ns is not None:
+            self.seen_until_ns = self._open_ns
+        else:
+            quiet = int(np.argmax(np.append(inside[position:], True)))
+            self.seen_until_ns = self._checked_ns + quiet * STEP_NS
         return spots
 
 
@@ -121,7 +125,7 @@ def _spot(face_id: int, evidence: Evidence, first: int, stop: int, temperature: 
         temperature: divides the logarithm of the emotions' odds, so that what is called 0.7 is right in 7 of 10
             cases (Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2).
     """
-    low, high = max(0, first - _AROUND), min(len(evidence), stop + _AROUND)
+    low, high = max(0, first - _BEFORE), min(len(evidence), stop + _AFTER)
     centre = first + int(np.argmax(evidence.phase[first:stop, 1]))
     leaving, returning = evidence.phase[low : centre + 1, 0], evidence.phase[centre:high, 2]
     onset = _moment(leaving, low, float(first))

@@ -99,15 +99,20 @@ def test_a_constant_face_is_encoded_as_zero():
 
 def test_departure_grows_with_a_held_expression_and_then_becomes_usual():
     departure = Departure()
-    neutral, smiling = np.zeros(len(CHANNELS), np.float32), np.zeros(len(CHANNELS), np.float32)
-    smiling[CHANNELS.index("left_lip_corner.y")] = -0.05
-    assert departure.add(neutral).max() == 0
-    first = departure.add(smiling)
-    assert first[3] == pytest.approx(0.05, rel=0.01)
-    assert first[:3].max() == 0
-    for _ in range(4000):
-        last = departure.add(smiling)
-    assert last[3] < 0.001
+    smiling = np.zeros((4001, len(CHANNELS)), np.float32)
+    smiling[:, CHANNELS.index("left_lip_corner.y")] = -0.05
+    assert departure.add(np.zeros((1, len(CHANNELS)), np.float32)).max() == 0
+    found = departure.add(smiling)
+    assert found[0, 3] == pytest.approx(0.05, rel=0.01)
+    assert found[0, :3].max() == 0
+    assert found[-1, 3] < 0.001
+
+
+def test_steps_of_motion_depart_alike_however_many_come_at_once():
+    steps = np.random.default_rng(0).normal(0, 0.01, (60, len(CHANNELS))).astype(np.float32)
+    at_once, in_parts = Departure(), Departure()
+    parts = [in_parts.add(part) for part in np.split(steps, [1, 5, 25])]
+    assert np.array_equal(at_once.add(steps), np.concatenate(parts))
 
 
 def test_another_model_is_refused():

@@ -21,10 +21,11 @@ class Tensor:
 
     def quantize(self, real: NDArray[np.float32]) -> NDArray[np.int8]:
         """Give the int8 nearest to `real`, saturated at the ends of the range."""
-        steps: NDArray[np.int8] = np.clip(np.rint(real / self.scale) + self.zero_point, -128, 127).astype(
-            np.int8
-        )
-        return steps
+        steps = np.rint(real / self.scale)
+        steps += self.zero_point
+        np.minimum(np.maximum(steps, -128, out=steps), 127, out=steps)
+        quantized: NDArray[np.int8] = steps.astype(np.int8)
+        return quantized
 
     def dequantize(self, quantized: NDArray[np.int8]) -> NDArray[np.float32]:
         """Give the real values that `quantized` stands for, float32, same shape."""

@@ -54,8 +54,7 @@ def read(path: Path) -> Clip:
         planted, subject = json.loads(str(stored["truth"])), str(stored["subject"])
         rate_hz = float(stored["rate_hz"])
     grid = np.arange(times[0], times[-1], _STEP_S)
-    follow = Departure()
-    departure = np.array([follow.add(step) for step in _at(times, values, grid)])
+    departure = Departure().add(_at(times, values, grid))
     motion = np.concatenate([values, _at(grid, departure, times)], axis=1).astype(np.float16)
     return Clip(subject, rate_hz, times, motion, tuple(planted))
 

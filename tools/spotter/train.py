@@ -22,9 +22,9 @@ from tools.spotter.material import Windows, read_all
 from tools.spotter.net import build, to_int8
 
 _BATCH = 64
-_JUDGED = slice(88, 120)
+_JUDGED = slice(104, 124)
 """Window positions whose loss counts in full: those that the device looks at, and a few around them."""
-_ELSEWHERE = 0.4
+_ELSEWHERE = 0.3
 _IMPORTANCE = np.full(WINDOW, _ELSEWHERE, np.float32)
 _IMPORTANCE[_JUDGED] = 1.0
 
@@ -146,15 +146,15 @@ def _predict_int8(path: Path, motion: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _scores(outputs: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> dict[str, float]:
-    """Give step-wise figures of the windows' middle: average precision of `inside`, accuracy of the emotion."""
-    seen = slice(32, 116)
+    """Give step-wise figures of where the device looks: average precision of `inside`, accuracy of the emotion."""
+    seen, half = _JUDGED, slice(_JUDGED.start // 2, _JUDGED.stop // 2)
     inside = outputs["phase"][:, seen, 3].ravel()
     truth = labels["phase"][:, seen, 3].ravel() > 0.5
     strong = labels["peak"][:, seen].ravel() >= 0.01
-    kinds = labels["emotion"][:, 16:58].ravel()
+    kinds = labels["emotion"][:, half].ravel()
     known = (kinds >= 0) & (kinds < 7)
     right = (
-        outputs["emotion"][:, 16:58].reshape(-1, outputs["emotion"].shape[-1])[known].argmax(axis=1)
+        outputs["emotion"][:, half].reshape(-1, outputs["emotion"].shape[-1])[known].argmax(axis=1)
         == kinds[known]
     )
     return {

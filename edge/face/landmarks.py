@@ -5,6 +5,8 @@ gives a heat map and a bounded offset for each point on 16x16 cells; they are de
 an int8 coordinate over the whole crop would come in steps of half a pixel.
 """
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +32,11 @@ OFFSET_LIMIT = 1.5
 _INPUT_FROM_FACE = np.array([[INPUT_IOD_PX, 0.0, INPUT_EYES_PX[0]], [0.0, INPUT_IOD_PX, INPUT_EYES_PX[1]]])
 _POINTS = len(LANDMARKS)
 _COLUMNS = np.arange(_POINTS)
+_COORDINATES = np.arange(2 * _POINTS).reshape(2, _POINTS)
+"""Channels of the offsets: all x, then all y."""
 _NEAR = (np.arange(-1, 2)[:, None] * CELLS + np.arange(-1, 2)[None]).reshape(9, 1)
+_NEAR_CELLS = np.array([(x, y) for y in (-1, 0, 1) for x in (-1, 0, 1)], np.float32)[:, :, None]
+"""(9, 2, 1) the same neighbours as steps to the right and down, cells."""
 
 
 def pose_of_box(box: FaceBox) -> NDArray[np.float64]:
@@ -82,7 +88,7 @@ class LandmarkNet:
         heat, offsets, presence = self._model.run(as_input(self._crop))
         points = decode(heat[0], offsets[0], self._heat.scale, self._offsets.scale, self._offsets.zero_point)
         logit = (int(presence.item()) - self._presence.zero_point) * self._presence.scale
-        return apply(image_from_input, points), float(1 / (1 + np.exp(-logit)))
+        return apply(image_from_input, points), 1 / (1 + math.exp(-logit))
 
 
 def decode(
@@ -108,20 +114,22 @@ def decode(
         (56, 2) float32, px of the net's input.
     """
     flat_heat = heat.reshape(CELLS * CELLS, _POINTS)
-    peak = flat_heat.argmax(axis=0)
-    row = np.clip(peak // CELLS, 1, CELLS - 2)
-    column = np.clip(peak % CELLS, 1, CELLS - 2)
-    near = (row * CELLS + column)[None] + _NEAR
+    row, column = np.divmod(flat_heat.argmax(axis=0), CELLS)
+    row = np.minimum(np.maximum(row, 1), CELLS - 2)
+    column = np.minimum(np.maximum(column, 1), CELLS - 2)
+    near = (row * CELLS + column) + _NEAR
     logits = flat_heat[near, _COLUMNS].astype(np.float32)
-    share = np.exp((logits - logits.max(axis=0)) * np.float32(heat_scale))
+    logits -= logits.max(axis=0)
+    share = np.exp(logits * np.float32(heat_scale))
     share /= share.sum(axis=0)
-    flat_offsets = offsets.reshape(CELLS * CELLS, 2 * _POINTS)
-    points = np.empty((_POINTS, 2), np.float32)
-    for axis, cell in enumerate((near % CELLS, near // CELLS)):
-        steps = flat_offsets[near, _COLUMNS + axis * _POINTS].astype(np.float32) - offset_zero
-        shift = np.clip(steps * np.float32(offset_scale), -OFFSET_LIMIT, OFFSET_LIMIT)
-        points[:, axis] = (share * (cell + shift)).sum(axis=0)
-    return points * np.float32(CELL_PX) + np.float32((CELL_PX - 1) / 2)
+    steps = offsets.reshape(CELLS * CELLS, 2 * _POINTS)[near[:, None], _COORDINATES].astype(np.float32)
+    shift = (steps - offset_zero) * np.float32(offset_scale)
+    limit = np.float32(OFFSET_LIMIT)
+    cells = np.minimum(np.maximum(shift, -limit), limit) + _NEAR_CELLS
+    places = (share[:, None] * cells).sum(axis=0)
+    places[0] += column
+    places[1] += row
+    return np.ascontiguousarray(places.T) * np.float32(CELL_PX) + np.float32((CELL_PX - 1) / 2)
 
 
 def find_in_still(

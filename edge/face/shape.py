@@ -4,6 +4,8 @@ The face's own frame has its origin midway between the outer eye corners, x towa
 down, IOD = 1. A similarity takes it to an image: (2, 3) float64, `image = matrix @ (x, y, 1)`.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,36 +48,38 @@ people."""
 WEIGHTS: NDArray[np.float64] = np.array([_RIGID.get(name, 0.0) for name in LANDMARKS])
 
 
-def fit_pose(landmarks: NDArray[np.float32], weights: NDArray[np.float64] = WEIGHTS) -> NDArray[np.float64]:
-    """Fit the mean shape to landmarks by weighted least squares.
+_SHARE = WEIGHTS / WEIGHTS.sum()
+_SHAPE_MEAN = complex(*(_SHARE @ MEAN_SHAPE))
+_SHAPE = MEAN_SHAPE[:, 0] + 1j * MEAN_SHAPE[:, 1] - _SHAPE_MEAN
+_FIT = np.stack([_SHARE * _SHAPE.conj() / (_SHARE @ (abs(_SHAPE) ** 2)), _SHARE + 0j])
+"""(2, 56) complex: what landmarks are multiplied with to give size and turn of the face, and its middle."""
+
+
+def fit_pose(landmarks: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Fit the mean shape to landmarks by least squares, weighted by `WEIGHTS`.
 
     Args:
         landmarks: (56, 2), px.
-        weights: (56,), 0 or more, at least two of them above 0.
 
     Returns:
         (4,) float64: x, y of the point between the eyes, px; ln(IOD / px); roll, radians (positive
         clockwise).
 
-    Source: Umeyama 1991, least-squares estimation of transformation parameters (closed form in the plane).
+    Source: Umeyama 1991, least-squares estimation of transformation parameters (closed form in the plane, where
+    points are complex numbers).
     """
-    share = weights / weights.sum()
-    shape_mean = share @ MEAN_SHAPE
-    points_mean = share @ landmarks
-    shape = MEAN_SHAPE - shape_mean
-    points = landmarks - points_mean
-    spread = float(share @ (shape * shape).sum(axis=1))
-    along = float(share @ (shape[:, 0] * points[:, 0] + shape[:, 1] * points[:, 1])) / spread
-    across = float(share @ (shape[:, 0] * points[:, 1] - shape[:, 1] * points[:, 0])) / spread
-    x = points_mean[0] - along * shape_mean[0] + across * shape_mean[1]
-    y = points_mean[1] - across * shape_mean[0] - along * shape_mean[1]
-    return np.array([x, y, 0.5 * np.log(along * along + across * across + 1e-12), np.arctan2(across, along)])
+    turn, middle = (_FIT @ landmarks.astype(np.float64).view(np.complex128)[:, 0]).tolist()
+    origin = middle - turn * _SHAPE_MEAN
+    return np.array(
+        [origin.real, origin.imag, math.log(max(abs(turn), 1e-6)), math.atan2(turn.imag, turn.real)]
+    )
 
 
 def image_from_face(pose: NDArray[np.float64]) -> NDArray[np.float64]:
     """Give the (2, 3) similarity of a pose as `fit_pose` gives it."""
-    x, y, log_iod, roll = pose
-    along, across = np.exp(log_iod) * np.cos(roll), np.exp(log_iod) * np.sin(roll)
+    x, y, log_iod, roll = pose.tolist()
+    iod = math.exp(log_iod)
+    along, across = iod * math.cos(roll), iod * math.sin(roll)
     return np.array([[along, -across, x], [across, along, y]])
 
 

@@ -268,6 +268,16 @@ def test_errors_are_medians_over_what_was_found():
     assert value(of, "offset_error_ms") == pytest.approx(0)
 
 
+def test_the_delay_counts_from_the_true_offset_to_the_frame_that_brought_the_answer():
+    answers = [
+        replace(answer(1.0, 1.1), told_s=1.2),
+        replace(answer(2.0, 2.11), told_s=2.25),
+        answer(3.0, 3.1),
+    ]
+    of = small([recording([truth(1.0, 1.1), truth(2.0, 2.1), truth(3.0, 3.1)], answers)])
+    assert value(of, "delay_ms") == pytest.approx(125)
+
+
 def test_false_alarms_are_sorted_by_what_went_on_and_by_its_own_time():
     blinks = [Truth("blink", 4.9, 5.0, 5.2), Truth("blink", 5.1, 5.2, 5.5)]
     of = small(

@@ -6,7 +6,7 @@ finished one can be scored again without running anything.
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,11 +58,13 @@ class Answer:
     regions: tuple[float, ...] = ()
     """Evidence in eyes, brows, nose and mouth, 0..1."""
     intensity_iod: float = 0.0
+    told_s: float | None = None
+    """Media time of the frame that brought it; None where it was not noted."""
 
     @classmethod
-    def of(cls, event: Event) -> "Answer":
+    def of(cls, event: Event, told_s: float | None = None) -> "Answer":
         """Make it from an event of the device."""
-        return cls._from(event.spot, event.emotion, event.confidence)
+        return replace(cls._from(event.spot, event.emotion, event.confidence), told_s=told_s)
 
     @classmethod
     def of_refusal(cls, refusal: Refusal) -> "Answer":
@@ -145,7 +147,7 @@ def watch(
         ModelError: a model is absent or damaged.
     """
     pipeline = Pipeline(config, load_models(config))
-    events: list[Event] = []
+    answers: list[Answer] = []
     refusals: list[Refusal] = []
     stretches: list[NotAssessable] = []
 
@@ -157,9 +159,10 @@ def watch(
 
     try:
         for frame in frames:
-            events += pipeline.feed(frame)
+            answers += [Answer.of(event, frame.timestamp_ns * 1e-9) for event in pipeline.feed(frame)]
             note()
-        events += pipeline.finish()
+        # What is told only because the recording ends says nothing about the delay.
+        answers += [Answer.of(event) for event in pipeline.finish()]
         note()
         statistics = pipeline.statistics
     finally:
@@ -171,7 +174,7 @@ def watch(
         statistics.duration_s,
         statistics.assessable_s,
         tuple(truth),
-        tuple(Answer.of(event) for event in events),
+        tuple(answers),
         tuple(Refused(Answer.of_refusal(refusal), str(refusal.reason)) for refusal in refusals),
         merged(stretches),
     )

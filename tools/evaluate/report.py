@@ -29,6 +29,8 @@ HEADLINE: tuple[tuple[str, str, str], ...] = (
     ("onset error, 90 %, ms", "onset_error_90_ms", "{:.1f}"),
     ("offset error, median, ms", "offset_error_ms", "{:.1f}"),
     ("offset error, 90 %, ms", "offset_error_90_ms", "{:.1f}"),
+    ("told after the offset, median, ms", "delay_ms", "{:.0f}"),
+    ("told after the offset, 90 %, ms", "delay_90_ms", "{:.0f}"),
     ("seven emotions, UF1", "uf1_seven", "{:.3f}"),
     ("seven emotions, UAR", "uar_seven", "{:.3f}"),
     ("positive, negative, surprise, UF1", "uf1_three", "{:.3f}"),

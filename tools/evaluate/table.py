@@ -51,6 +51,8 @@ class Table:
     """whether an answer found it,"""
     errors_ms: Floats
     """(m, 3) |onset|, |apex|, |offset| error of that answer; NaN without one,"""
+    delay_ms: Floats
+    """media time from the true offset to the frame that brought that answer; NaN where unknown,"""
     emotion: Whole
     """its place in NAMES, -1 unknown,"""
     shares: Floats
@@ -102,6 +104,7 @@ def tabulate(outcomes: Sequence[Outcome], rules: Rules) -> Table:
         excused=np.array([excused for *_, excused in rows], bool),
         found=np.array([hit is not None for _, _, hit, _ in rows], bool),
         errors_ms=np.array([_errors_ms(hit) for _, _, hit, _ in rows], float).reshape(-1, 3),
+        delay_ms=np.array([_delay_ms(hit) for _, _, hit, _ in rows], float),
         emotion=np.array([index_of(truth.emotion) for _, truth, _, _ in rows], int),
         shares=np.array([_shares(hit.answer if hit else None) for _, _, hit, _ in rows], float).reshape(
             -1, len(NAMES)
@@ -150,11 +153,14 @@ def measures(table: Table, weights: Whole) -> dict[str, float]:
         "recall_40_80_ms_from_1_percent": recall(strong & _between(table.duration_ms, DURATIONS_MS, 0)),
         "false_per_hour": _ratio(false, hours),
     }
-    for column, name in enumerate(("onset", "apex", "offset")):
-        errors = np.repeat(table.errors_ms[found, column], of[found])
-        errors = errors[~np.isnan(errors)]
-        result[f"{name}_error_ms"] = float(np.median(errors)) if len(errors) else _NAN
-        result[f"{name}_error_90_ms"] = float(np.percentile(errors, 90)) if len(errors) else _NAN
+    for name, column in (
+        *zip(("onset_error", "apex_error", "offset_error"), table.errors_ms.T, strict=True),
+        ("delay", table.delay_ms),
+    ):
+        times = np.repeat(column[found], of[found])
+        times = times[~np.isnan(times)]
+        result[f"{name}_ms"] = float(np.median(times)) if len(times) else _NAN
+        result[f"{name}_90_ms"] = float(np.percentile(times, 90)) if len(times) else _NAN
     result |= _emotion_measures(table, of, weights, found, result["f1"])
     units = (table.units[found] * of[found, None, None]).sum(axis=0)
     for (hits, wrong, lacking), name in zip(units, ("action_unit_f1", "action_unit_side_f1"), strict=True):
@@ -247,6 +253,12 @@ def _errors_ms(hit: Hit | None) -> tuple[float, float, float]:
         1000 * abs(apex_s - hit.answer.apex_s),
         1000 * abs(hit.truth.offset_s - hit.answer.offset_s),
     )
+
+
+def _delay_ms(hit: Hit | None) -> float:
+    if hit is None or hit.answer.told_s is None:
+        return _NAN
+    return 1000 * (hit.answer.told_s - hit.truth.offset_s)
 
 
 def _shares(answer: Answer | None) -> tuple[float, ...]:

@@ -54,12 +54,15 @@ eye or a raised lip makes a poor reference."""
 _HUBER_PX = 0.25
 """Residual of the head-motion fit beyond which a region counts as moving by itself; five times the floor."""
 _HUBER_ROUNDS = 3
+_ENOUGH_TEXTURE = 400.0
+"""Information, px^-2, beyond which a region counts no more than others."""
 _HEAD_PRIOR = np.diag([1e-6, 1e-6, 1e-6, 1e-6, 1.0, 1.0])
 
 _CENTRES = np.zeros((len(REGIONS), len(LANDMARK_INDEX)), np.float32)
 """(R, 56) share of each landmark in each region's centre."""
 for _row, _region in zip(_CENTRES, REGIONS, strict=True):
     _row[[LANDMARK_INDEX[name] for name in _region.landmarks]] = 1 / len(_region.landmarks)
+_RIGIDITY = np.array([region.rigidity for region in REGIONS])
 _SHIFTS_PX = np.array([region.shift_iod for region in REGIONS]) * CROP_IOD_PX
 _DEPTHS_PX = np.array([region.depth_iod for region in REGIONS]) * CROP_IOD_PX
 
@@ -115,6 +118,8 @@ class _Anchor:
         self.rows[0::2, 2], self.rows[0::2, 3] = x, -y
         self.rows[1::2, 2], self.rows[1::2, 3] = y, x
         self.rows[0::2, 4] = self.rows[1::2, 5] = _DEPTHS_PX
+        self.trust = _RIGIDITY * np.minimum(self.windows.information, _ENOUGH_TEXTURE)
+        """(R,) how much each region counts in the head's motion while it looks as it did."""
         squares = (self.rows[:, :, None] * self.rows[:, None, :]).reshape(-1, 2, 36)
         self.squares = squares.sum(axis=1)
         """(R, 36) what each region adds to the normal equations of the head's motion."""
@@ -286,22 +291,20 @@ def _register(
 _TEXTURE_INDEX = [[region.name for region in REGIONS].index(name) for name in TEXTURE_REGIONS]
 
 
-_RIGIDITY = np.array([region.rigidity for region in REGIONS])
-
-
 def _head_motion(anchor: _Anchor, shift: Floats, residual: Floats) -> NDArray[np.float64]:
     """Fit the six parameters of RIGID to the displacements, Huber-weighted, three rounds."""
     rows = anchor.rows
-    target = shift.astype(np.float64).ravel()
-    aims = (rows * target[:, None]).reshape(-1, 2, 6).sum(axis=1)
-    base = _RIGIDITY * np.minimum(anchor.windows.information, 400.0) / (1.0 + 4.0 * residual * residual)
+    away: NDArray[np.float64] = shift.astype(np.float64)
+    aims: NDArray[np.float64] = rows[0::2] * away[:, :1] + rows[1::2] * away[:, 1:]
+    target = away.ravel()
+    base = anchor.trust / (1.0 + 4.0 * residual * residual)
     # Depth differs between people and turns are small: a weak prior keeps yaw and pitch from explaining noise.
-    prior = _HEAD_PRIOR * (2.0 * base.sum())
+    prior = _HEAD_PRIOR * (2.0 * float(base.sum()))
     rigid = _weighted_fit(anchor, base, aims, prior)
     for _ in range(_HUBER_ROUNDS - 1):
         left = np.abs(target - rows @ rigid)
-        farther = np.maximum(np.maximum(left[0::2], left[1::2]), 1e-9)
-        rigid = _weighted_fit(anchor, base * np.minimum(1.0, _HUBER_PX / farther), aims, prior)
+        farther = np.maximum(np.maximum(left[0::2], left[1::2]), _HUBER_PX)
+        rigid = _weighted_fit(anchor, base * (_HUBER_PX / farther), aims, prior)
     return rigid
 
 

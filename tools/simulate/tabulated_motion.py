@@ -208,7 +208,9 @@ def _times(matrices: Doubles, vectors: Doubles) -> Doubles:
 def head_motion(rows: Doubles, information: Doubles, shift: Doubles, residual: Doubles) -> Doubles:
     """Fit the six parameters of RIGID to displacements (T, R, 2) px, as edge.motion does, all frames at once."""
     target = shift.reshape(len(shift), -1)
-    base = np.repeat(motion._RIGIDITY * np.minimum(information, 400.0) / (1 + 4 * residual**2), 2, axis=1)
+    base = np.repeat(
+        motion._RIGIDITY * np.minimum(information, motion._ENOUGH_TEXTURE) / (1 + 4 * residual**2), 2, axis=1
+    )
     pairs = (rows[:, :, None] * rows[:, None, :]).reshape(len(rows), 36)
     prior = np.diag([1e-6, 1e-6, 1e-6, 1e-6, 1.0, 1.0]) * base.sum(axis=1)[:, None, None]
     weight = base

@@ -295,7 +295,7 @@ def _head_motion(anchor: _Anchor, shift: Floats, residual: Floats) -> NDArray[np
     """Fit the six parameters of RIGID to the displacements, Huber-weighted, three rounds."""
     rows = anchor.rows
     away: NDArray[np.float64] = shift.astype(np.float64)
-    aims: NDArray[np.float64] = rows[0::2] * away[:, :1] + rows[1::2] * away[:, 1:]
+    aims = np.asarray(rows[0::2] * away[:, :1] + rows[1::2] * away[:, 1:], np.float64)
     target = away.ravel()
     base = anchor.trust / (1.0 + 4.0 * residual * residual)
     # Depth differs between people and turns are small: a weak prior keeps yaw and pitch from explaining noise.

@@ -6,6 +6,7 @@ an int8 coordinate over the whole crop would come in steps of half a pixel.
 """
 
 import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -79,16 +80,35 @@ class LandmarkNet:
             (56, 2) float32 landmarks, px of the frame, and the probability that a face is well placed in the
             crop, 0..1. Landmarks of an absent face mean nothing.
         """
+        return self.read(self.look(luma, guess))
+
+    def look(self, luma: NDArray[np.uint8], guess: NDArray[np.float64] | FaceBox) -> "Look":
+        """Run the net for a pass that `read` concludes; arguments as for `find`."""
         pose = pose_of_box(guess) if isinstance(guess, FaceBox) else guess
         image_from_input = compose(image_from_face(pose), invert(_INPUT_FROM_FACE))
         cv2.warpAffine(
             luma, image_from_input, (INPUT_SIZE, INPUT_SIZE), dst=self._crop,
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,
         )  # fmt: skip
-        heat, offsets, presence = self._model.run(as_input(self._crop))
-        points = decode(heat[0], offsets[0], self._heat.scale, self._offsets.scale, self._offsets.zero_point)
-        logit = (int(presence.item()) - self._presence.zero_point) * self._presence.scale
-        return apply(image_from_input, points), 1 / (1 + math.exp(-logit))
+        return Look(image_from_input, *self._model.run(as_input(self._crop)))
+
+    def read(self, look: "Look") -> tuple[NDArray[np.float32], float]:
+        """Give what `find` gives; no other pass may have been run in between."""
+        points = decode(
+            look.heat[0], look.offsets[0], self._heat.scale, self._offsets.scale, self._offsets.zero_point
+        )
+        logit = (int(look.presence.item()) - self._presence.zero_point) * self._presence.scale
+        return apply(look.image_from_input, points), 1 / (1 + math.exp(-logit))
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the net said of one crop, not read yet."""
+
+    image_from_input: NDArray[np.float64]
+    heat: NDArray[np.int8]
+    offsets: NDArray[np.int8]
+    presence: NDArray[np.int8]
 
 
 def decode(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edge.config import Face
 from edge.face.detect import Detector, worth_placing
-from edge.face.landmarks import LandmarkNet
+from edge.face.landmarks import LandmarkNet, Look
 from edge.face.shape import (
     CENTRE_BELOW_EYES_IOD,
     MEAN_SHAPE,
@@ -42,6 +42,8 @@ _MISSHAPEN_IOD = 0.35
 0.12 (99 %, the worst 0.20); with simulated expressions and turns of 30 degrees below 0.28 (99 %)."""
 _MEAN_SHAPE = MEAN_SHAPE.astype(np.float32)
 _CENTRE = np.array([[0.0, CENTRE_BELOW_EYES_IOD]], np.float32)
+_QUICK_FRAME_S = 0.012
+"""Frame period up to which a landmark pass may be read one frame later."""
 _LONG_GAP_S = 0.5
 """After a gap this long in the stream a face is searched anew: where it went is anyone's guess."""
 
@@ -55,7 +57,10 @@ class _Following:
     """(56, 2) px of the aligned crop."""
     presence: float
     measured_s: float
+    """Media time of the last landmark pass."""
     misses: int = 0
+    unread: tuple[NDArray[np.float64], Look] | None = None
+    """A pass whose answer is still to be read: where the face was expected, and the answer."""
 
 
 class Tracker:
@@ -86,12 +91,12 @@ class Tracker:
         if self._following is not None and now_s - self._last_s > _LONG_GAP_S:
             self._lose()
             self._detected_s = None
-        self._last_s = now_s
-        if self._following is not None and now_s - self._following.measured_s >= self._landmark_period_s:
-            self._measure(self._following, frame.luma, now_s)
+        period_s, self._last_s = now_s - self._last_s, now_s
+        if self._following is not None:
+            self._measure(self._following, frame.luma, period_s)
         if self._following is None:
             self._search(frame.luma, now_s)
-        elif self._detected_s is None or now_s - self._detected_s >= RECOUNT_PERIOD_S:
+        elif self._is_recount_due():
             self._recount(self._following, frame.luma, now_s)
         if self._following is None:
             return None
@@ -144,11 +149,31 @@ class Tracker:
         """Count the detections that the landmark net confirms."""
         return sum(self._place(face, luma) is not None for face in worth_placing(faces))
 
-    def _measure(self, followed: _Following, luma: NDArray[np.uint8], now_s: float) -> None:
-        """Run a landmark pass on the followed face."""
-        expected = np.array(followed.steady.at(now_s))
-        landmarks, followed.presence = self._net.find(luma, expected)
-        followed.measured_s = now_s
+    def _measure(self, followed: _Following, luma: NDArray[np.uint8], period_s: float) -> None:
+        """Read the answer of the last frame's landmark pass, and run the next one when it is due.
+
+        A pass is half net and half reading. At a high frame rate they fall to two frames, so that the longest
+        frame is not twice the usual one; at a low rate a frame later would be too late.
+        """
+        if followed.unread is not None:
+            self._read(followed)
+        if self._following is None or self._last_s - followed.measured_s < self._landmark_period_s:
+            return
+        expected = np.array(followed.steady.at(self._last_s))
+        followed.unread = expected, self._net.look(luma, expected)
+        followed.measured_s = self._last_s
+        if period_s > _QUICK_FRAME_S or self._is_recount_due():
+            self._read(followed)
+
+    def _is_recount_due(self) -> bool:
+        return self._detected_s is None or self._last_s - self._detected_s >= RECOUNT_PERIOD_S
+
+    def _read(self, followed: _Following) -> None:
+        """Take in the answer of the last landmark pass."""
+        assert followed.unread is not None
+        expected, look = followed.unread
+        followed.unread, now_s = None, followed.measured_s
+        landmarks, followed.presence = self._net.read(look)
         pose = fit_pose(landmarks)
         is_there = followed.presence >= self._settings.presence_min and not _has_jumped(expected, pose)
         # A face at the limit must not flicker: once followed, it may be a little smaller.

@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
@@ -41,8 +40,6 @@ FILE_QUEUE_FRAMES = 4
 JOIN_S = 1.0
 """Time that a thread gets to finish what it is at when the device stops."""
 SNAPSHOT_S = 0.1
-TIMINGS = 2000
-"""Frames over which the time per frame is stated: ten seconds at 200 Hz."""
 
 
 class App:
@@ -88,7 +85,6 @@ class App:
         self._writer: PayloadWriter | None = None
         self._handled = 0
         self._snapshot_s = 0.0
-        self._timings_ms: deque[float] = deque(maxlen=TIMINGS)
         self._is_closed = False
         self._done = threading.Event()
         self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
@@ -144,7 +140,7 @@ class App:
             "landmark": models.landmark.sha256,
             "spotter": models.spotter.sha256,
         }
-        self._pipeline = Pipeline(config, models)
+        self._pipeline = Pipeline(config, models, clock_ns=time.perf_counter_ns)
         self.statistics: Statistics = self._pipeline.statistics
         self._sinks = [*sinks, *(sink for sink in (leds, mqtt, self._journal) if sink is not None)]
         self._health = Health(config, self.boot_id, mqtt, leds, self._notifier)
@@ -198,10 +194,7 @@ class App:
     def _work(self) -> None:
         try:
             while (frame := self._queue.get()) is not None:
-                began_s = time.perf_counter()
-                events = self._pipeline.feed(frame)
-                self._timings_ms.append(1000 * (time.perf_counter() - began_s))
-                self._publish(events)
+                self._publish(self._pipeline.feed(frame))
                 self._note_in_journal()
                 self._note_progress(frame)
             self._publish(self._pipeline.finish())
@@ -266,7 +259,7 @@ class App:
             face=self.sees_face,
             has_frames=self._handled > 0,
             engine=self._engine,
-            timings_ms=tuple(self._timings_ms.copy()),
+            stages=self._pipeline.stopwatch.spreads,
             queue_dropped=self._queue.dropped,
             camera_problem=self._reader.problem,
             sink_problem=self._sink_problem,

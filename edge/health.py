@@ -3,12 +3,10 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from edge.baseline import Rest
 from edge.config import Config
@@ -18,6 +16,7 @@ from edge.out.mqtt import MqttSink
 from edge.out.systemd import Notifier
 from edge.payload import health_payload
 from edge.pipeline import Statistics
+from edge.stages import Spread, Stage
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +38,8 @@ class Report:
     has_frames: bool
     """Whether a first frame has gone all the way through."""
     engine: str
-    timings_ms: tuple[float, ...]
-    """Time that recent frames took from the queue to the end of the path."""
+    stages: Callable[[], Mapping[Stage, Spread]]
+    """What the stages cost the last frames; asked for only when it is sent."""
     queue_dropped: int
     camera_problem: str
     """Empty, or why no frames come."""
@@ -186,7 +185,7 @@ class Health:
             "baseline": _baseline(numbers.rest),
             "outbox": {"waiting": counts.waiting, "lost": counts.lost},
             "engine": report.engine,
-            "stage_ms": {"path": _percentiles(report.timings_ms)} if report.timings_ms else None,
+            "stage_ms": _stage_ms(report.stages()) or None,
             "temperature_c": _temperature_c(),
         }
 
@@ -222,9 +221,16 @@ def _known(value: float, digits: int) -> float | None:
     return round(float(value), digits) if math.isfinite(value) and value > 0 else None
 
 
-def _percentiles(timings_ms: tuple[float, ...]) -> dict[str, float]:
-    values = np.percentile(np.array(timings_ms), (50, 95, 99))
-    return {name: round(float(value), 3) for name, value in zip(("p50", "p95", "p99"), values, strict=True)}
+def _stage_ms(stages: Mapping[Stage, Spread]) -> dict[str, dict[str, float]]:
+    return {
+        stage.name.lower(): {
+            "p50": round(spread.p50, 3),
+            "p95": round(spread.p95, 3),
+            "p99": round(spread.p99, 3),
+            "share": round(spread.share, 4),
+        }
+        for stage, spread in stages.items()
+    }
 
 
 def _temperature_c() -> float | None:

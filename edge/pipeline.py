@@ -4,9 +4,10 @@ The device, `replay`, `demo` and every tool that measures accuracy run this same
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 
 from edge.baseline import Baseline, Rest
@@ -22,6 +23,7 @@ from edge.inference.models import Models
 from edge.motion import RegionalMotion
 from edge.records import Event, Frame, Motion, NotAssessable, Reason, Refusal, TrackedFace
 from edge.spot import Spotter
+from edge.stages import Stage, Stopwatch
 
 _WARM_UP_NS = 250_000_000
 """After the face is found or a gap ends: the pose settles, and what moves in this time may have begun unseen."""
@@ -34,6 +36,7 @@ class Statistics:
     frames: int
     dropped: int
     out_of_order: int
+    """Frames that came and were refused, because their timestamp did not rise or was far off."""
     frame_rate_hz: float
     """Measured: the median over the last frames."""
     shortest_event_ms: float
@@ -50,6 +53,8 @@ class Statistics:
     """Most further faces seen at once."""
     rest: Rest = field(default_factory=Rest)
     """What is known of the face followed now."""
+    clock_steps: int = 0
+    """How often the sensor's clock jumped; each is a gap."""
 
 
 @dataclass(slots=True)
@@ -69,14 +74,23 @@ class Pipeline:
         refusals: what the last `feed` or `finish` turned down, with reasons.
         not_assessable: stretches that cannot be assessed and that the last `feed` or `finish` saw end, each whole.
         baseline: what is learnt of the followed person at rest.
+        stopwatch: what the stages cost.
     """
 
-    def __init__(self, config: Config, models: Models) -> None:
+    def __init__(self, config: Config, models: Models, *, clock_ns: Callable[[], int] | None = None) -> None:
+        """Build the path.
+
+        Args:
+            config: the whole configuration.
+            models: closed by `close`.
+            clock_ns: a steady clock for timing the stages; None: they are not timed.
+        """
         self._config = config
         self._models = models
+        self.stopwatch = Stopwatch(clock_ns)
         self._continuity = Continuity()
         detector = Detector(models.detector, score_min=CONFIRMED_SCORE)
-        self._tracker = Tracker(detector, LandmarkNet(models.landmark), config.face)
+        self._tracker = Tracker(detector, LandmarkNet(models.landmark), config.face, self.stopwatch)
         self._motion = RegionalMotion(anchor_period_ms=config.motion.anchor_period_ms)
         self.spotter = Spotter(models.spotter, threshold=config.spot.threshold, hop_ms=config.spot.hop_ms)
         self._coverage = Coverage()
@@ -103,6 +117,13 @@ class Pipeline:
 
         A frame whose timestamp does not rise is counted and otherwise ignored.
         """
+        self.stopwatch.begin()
+        events = self._feed(frame)
+        self.stopwatch.lap(Stage.EVENT)
+        self.stopwatch.end()
+        return events
+
+    def _feed(self, frame: Frame) -> list[Event]:
         self.refusals, self.not_assessable = [], []
         elapsed_ns = self._continuity.take(frame)
         if elapsed_ns is None:
@@ -112,6 +133,7 @@ class Pipeline:
         before_ns, self._now_ns = self._now_ns, frame.timestamp_ns
         self.motion = None
         self.face = face = self._tracker.track(frame)
+        self.stopwatch.lap(Stage.TRACK)
         obstacle = self._obstacle(face)
         events: list[Event] = []
         is_gap = self._continuity.is_gap(elapsed_ns)
@@ -165,17 +187,19 @@ class Pipeline:
             faces=tally.faces,
             others=tally.others,
             rest=self.baseline.rest,
+            clock_steps=self._continuity.clock_steps,
         )
 
     def _obstacle(self, face: TrackedFace | None) -> Reason | None:
         """Tell what keeps the face from being measured at all."""
         if face is None:
             return self._tracker.why_not
-        return Reason.TOO_DARK if face.crop.mean() < self._config.motion.dark_luma else None
+        return Reason.TOO_DARK if cv2.mean(face.crop)[0] < self._config.motion.dark_luma else None
 
     def _measure(self, face: TrackedFace, timestamp_ns: int) -> Reason | None:
         """Measure the face's motion; tell why the time up to this frame cannot be assessed, if so."""
         self.motion = motion = self._motion.measure(face, timestamp_ns)
+        self.stopwatch.lap(Stage.MOTION)
         if self._since_ns is None:
             self._since_ns = timestamp_ns
         if motion is None:
@@ -202,7 +226,9 @@ class Pipeline:
             )
         )
         self.baseline.see(face, motion.timestamp_ns)
+        self.stopwatch.lap(Stage.EVENT)
         spots = self.spotter.feed(face.face_id, motion)
+        self.stopwatch.lap(Stage.SPOT)
         self._learn()
         return self._decide(self._gate.consider(spots, self.spotter.seen_until_ns))
 

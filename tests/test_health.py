@@ -13,11 +13,16 @@ from edge.out.outbox import Counts
 from edge.out.systemd import Notifier
 from edge.pipeline import Statistics
 from edge.records import Reason
+from edge.stages import Spread, Stage
 
 STATISTICS = Statistics(
     4000, 0, 0, 200.0, 20.0, 20.0, 17.0, {Reason.NO_FACE: 2.5, Reason.TURNING: 0.5},
     {Reason.BLINK: 4, Reason.TOO_SHORT_FOR_RATE: 1}, 3, 1, 0,
 )  # fmt: skip
+STAGES = {
+    Stage.PATH: Spread(0.51234, 1.2, 1.4, 3.0, 1.0, 0.6),
+    Stage.LANDMARKS: Spread(0.4, 0.5, 0.6, 0.7, 0.16667, 0.07),
+}
 
 
 class Outlet:
@@ -48,7 +53,7 @@ class Bench:
 
     def show(self, statistics: Statistics, after_s: float = 1.5) -> None:
         self.now_s += after_s
-        self._health.show(Report(statistics, True, True, "litert", (2.0,), 0, "", "", "", ()))
+        self._health.show(Report(statistics, True, True, "litert", lambda: STAGES, 0, "", "", "", ()))
 
     @property
     def last(self) -> Payload:
@@ -86,3 +91,11 @@ def test_a_baseline_that_is_ready_is_told_at_once_and_not_every_second(bench: Be
     assert [payload["baseline"]["ready"] for payload in bench.outlet.sent] == [False, True]
     bench.show(replace(STATISTICS, rest=Rest(True, 1.0, 0.0005, 0.02, 12.0)), after_s=PERIOD_S)
     assert bench.last["baseline"]["noise_floor_iod"] == 0.0005
+
+
+def test_each_stage_tells_its_times_and_how_often_it_runs(bench: Bench) -> None:
+    bench.show(STATISTICS)
+    assert bench.last["stage_ms"] == {
+        "path": {"p50": 0.512, "p95": 1.2, "p99": 1.4, "share": 1.0},
+        "landmarks": {"p50": 0.4, "p95": 0.5, "p99": 0.6, "share": 0.1667},
+    }

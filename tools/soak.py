@@ -98,15 +98,15 @@ class Histogram:
         return float(self._LEAST_MS * self._STEP ** (place + 0.5))
 
 
-class Stopwatch(Pipeline):
+class TimedPipeline(Pipeline):
     """The device's pipeline, with the wall time of each frame and its thread's CPU time noted."""
 
-    last: "Stopwatch"
+    last: "TimedPipeline"
     """The one that was made last: the App makes its own."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        Stopwatch.last = self
+        TimedPipeline.last = self
         self.times_ms: list[float] = []
         self.thread_cpu_s = 0.0
 
@@ -140,20 +140,20 @@ class Collections:
 class Soak:
     """Follows one App and writes down how it is doing."""
 
-    def __init__(self, app: App, stopwatch: Stopwatch, collections: Collections) -> None:
-        self._app, self._stopwatch, self._collections = app, stopwatch, collections
+    def __init__(self, app: App, pipeline: TimedPipeline, collections: Collections) -> None:
+        self._app, self._pipeline, self._collections = app, pipeline, collections
         self._start_s = time.monotonic()
-        self._cpu_s, self._worker_s = time.process_time(), stopwatch.thread_cpu_s
+        self._cpu_s, self._worker_s = time.process_time(), pipeline.thread_cpu_s
         self._window, self._window_end_s = Histogram(), _WINDOW_S
         self.windows: list[dict[str, float]] = []
         self.lines: list[Line] = []
 
     def note(self) -> Line:
         """Take what happened since the last line."""
-        app, times_ms = self._app, self._stopwatch.taken()
+        app, times_ms = self._app, self._pipeline.taken()
         numbers = app.statistics
         elapsed_s, cpu_s = time.monotonic() - self._start_s, time.process_time()
-        worker_s = self._stopwatch.thread_cpu_s
+        worker_s = self._pipeline.thread_cpu_s
         each = 1000 / max(len(times_ms), 1)
         p50, p95, p99, worst = np.percentile(times_ms, (50, 95, 99, 100)) if len(times_ms) else np.zeros(4)
         process = _process()
@@ -294,12 +294,12 @@ def run(config: Config, path: Path, *, seconds: float, every_s: float, is_paced:
         with (
             path.open("w", newline="", encoding="utf-8") as file,
             StopRequest() as stop,
-            mock.patch.object(composition, "Pipeline", Stopwatch),
+            mock.patch.object(composition, "Pipeline", TimedPipeline),
             App(config, source, is_live=is_paced) as app,
         ):
             table = csv.writer(file)
             table.writerow([field.name for field in fields(Line)])
-            soak = Soak(app, Stopwatch.last, collections)
+            soak = Soak(app, TimedPipeline.last, collections)
             start_s = time.monotonic()
             due_s = start_s + every_s
             while app.is_running and not stop.is_made and time.monotonic() < start_s + seconds:

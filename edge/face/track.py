@@ -27,6 +27,7 @@ from edge.face.shape import (
 )
 from edge.face.steady import SteadyPose, crop_from_image
 from edge.records import CROP_SIZE, FaceBox, Frame, Reason, TrackedFace
+from edge.stages import Stage, Stopwatch
 
 RECOUNT_PERIOD_S = 2.0
 """While a face is followed, how often the whole frame is searched for others."""
@@ -69,8 +70,15 @@ class Tracker:
     why_not: Reason
     """Why the last call of `track` gave no face."""
 
-    def __init__(self, detector: Detector, landmark_net: LandmarkNet, settings: Face | None = None) -> None:
-        """Take the two nets and the `[face]` section of the configuration (None: its defaults)."""
+    def __init__(
+        self,
+        detector: Detector,
+        landmark_net: LandmarkNet,
+        settings: Face | None = None,
+        stopwatch: Stopwatch | None = None,
+    ) -> None:
+        """Take the two nets, the `[face]` section of the configuration (None: its defaults) and what times them."""
+        self._stopwatch = stopwatch or Stopwatch()
         settings = settings or Face()
         self.why_not = Reason.NO_FACE
         self._detector = detector
@@ -102,6 +110,11 @@ class Tracker:
             return None
         return self._result(self._following, frame.luma, now_s)
 
+    def _detect(self, luma: NDArray[np.uint8]) -> list[FaceBox]:
+        faces = self._detector.detect(luma)
+        self._stopwatch.lap(Stage.DETECT)
+        return faces
+
     def _search(self, luma: NDArray[np.uint8], now_s: float) -> None:
         """Detect, when a detection is due, and start following the largest face that is one."""
         if self._detected_s is not None and now_s - self._detected_s < self._settings.detect_period_s:
@@ -109,7 +122,7 @@ class Tracker:
         # The stream's first frame gets a second, closer look: a short recording should not lose half a
         # second.
         for _ in range(2 if self._detected_s is None else 1):
-            faces = self._detector.detect(luma)
+            faces = self._detect(luma)
             followed = next((face for face in worth_placing(faces) if self._start(face, luma, now_s)), None)
             if followed is not None:
                 self._others = self._count([face for face in faces if face is not followed], luma)
@@ -142,6 +155,7 @@ class Tracker:
         for _ in range(PLACING_PASSES - 1):
             landmarks, presence = self._net.find(luma, fit_pose(landmarks))
         pose = fit_pose(landmarks)
+        self._stopwatch.lap(Stage.LANDMARKS)
         is_face = _is_face(landmarks, pose, float(self._settings.min_face_px))
         return (landmarks, presence, pose) if presence >= self._settings.presence_min and is_face else None
 
@@ -157,6 +171,7 @@ class Tracker:
         """
         if followed.unread is not None:
             self._read(followed)
+            self._stopwatch.lap(Stage.LANDMARKS)
         if self._following is None or self._last_s - followed.measured_s < self._landmark_period_s:
             return
         expected = np.array(followed.steady.at(self._last_s))
@@ -164,6 +179,7 @@ class Tracker:
         followed.measured_s = self._last_s
         if period_s > _QUICK_FRAME_S or self._is_recount_due():
             self._read(followed)
+        self._stopwatch.lap(Stage.LANDMARKS)
 
     def _is_recount_due(self) -> bool:
         return self._detected_s is None or self._last_s - self._detected_s >= RECOUNT_PERIOD_S
@@ -205,7 +221,7 @@ class Tracker:
 
     def _recount(self, followed: _Following, luma: NDArray[np.uint8], now_s: float) -> None:
         """Count the other faces; follow the largest instead if it is much larger."""
-        faces = self._detector.detect(luma)
+        faces = self._detect(luma)
         self._detected_s = now_s
         pose = followed.steady.at(now_s)
         centre, size = apply(image_from_face(np.array(pose)), _CENTRE)[0], SIDE_IOD * math.exp(pose[2])

@@ -115,7 +115,8 @@ class Pipeline:
     def feed(self, frame: Frame) -> list[Event]:
         """Take the next frame; give the events that are decided by now, in order of their offset.
 
-        A frame whose timestamp does not rise is counted and otherwise ignored.
+        A frame whose timestamp does not rise, or is far off, is counted and otherwise ignored. Where the sensor's
+        clock steps back, media time goes on without it: see `edge.continuity`.
         """
         self.stopwatch.begin()
         events = self._feed(frame)
@@ -125,9 +126,9 @@ class Pipeline:
 
     def _feed(self, frame: Frame) -> list[Event]:
         self.refusals, self.not_assessable = [], []
-        elapsed_ns = self._continuity.take(frame)
-        if elapsed_ns is None:
+        if (taken := self._continuity.take(frame)) is None:
             return []
+        frame = taken
         if self._continuity.frames == 1:
             self._first_ns = self._now_ns = frame.timestamp_ns
         before_ns, self._now_ns = self._now_ns, frame.timestamp_ns
@@ -136,7 +137,7 @@ class Pipeline:
         self.stopwatch.lap(Stage.TRACK)
         obstacle = self._obstacle(face)
         events: list[Event] = []
-        is_gap = self._continuity.is_gap(elapsed_ns)
+        is_gap = self._continuity.is_gap
         is_new = face is not None and face.face_id != self._face_id
         is_cut = is_gap or is_new or obstacle is not None
         if is_cut:
@@ -168,6 +169,11 @@ class Pipeline:
     def close(self) -> None:
         """Close the models."""
         self._models.close()
+
+    @property
+    def now_ns(self) -> int:
+        """Media time of the last frame."""
+        return self._now_ns
 
     @property
     def statistics(self) -> Statistics:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ from edge.out.systemd import Notifier, Watchdog
 from edge.payload import PayloadWriter, info_payload
 from edge.pipeline import Pipeline, Statistics
 from edge.records import Event, Frame
+from edge.stages import Spread, Stage
 
 log = logging.getLogger(__name__)
 
@@ -172,6 +173,11 @@ class App:
         """Frames that found the queue full; they are among `statistics.dropped`."""
         return self._queue.dropped
 
+    @property
+    def stages(self) -> Mapping[Stage, Spread]:
+        """What the stages cost the last frames."""
+        return self._pipeline.stopwatch.spreads()
+
     def attend(self) -> None:
         """Show how the device is doing. To be called a few times a second."""
         self._health.show(self._report())
@@ -196,7 +202,7 @@ class App:
             while (frame := self._queue.get()) is not None:
                 self._publish(self._pipeline.feed(frame))
                 self._note_in_journal()
-                self._note_progress(frame)
+                self._note_progress()
             self._publish(self._pipeline.finish())
             self._note_in_journal()
         except EdgeError as error:
@@ -213,8 +219,8 @@ class App:
         if self._journal is not None:
             self._journal.note(self._pipeline.refusals, self._pipeline.not_assessable)
 
-    def _note_progress(self, frame: Frame) -> None:
-        self.media_s = frame.timestamp_ns / 1e9
+    def _note_progress(self) -> None:
+        self.media_s = self._pipeline.now_ns / 1e9
         self.sees_face = self._pipeline.face is not None
         self._handled += 1
         if self._handled == 1:

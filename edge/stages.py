@@ -77,9 +77,16 @@ class Stopwatch:
         self._frames += 1
         self._frame[:] = _NOTHING
 
-    def times_ms(self) -> NDArray[np.float64]:
-        """Give (frames, stages) ms of the last frames, in no order; 0 where a frame did not pass a stage."""
-        return self._times_ns[: self._frames].copy() * 1e-6
+    def times_ms(self, frames: int | None = None) -> NDArray[np.float64]:
+        """Give (frames, stages) ms of the last frames, oldest first; 0 where a frame did not pass a stage.
+
+        Args:
+            frames: how many at most; None: all that are kept.
+        """
+        kept = min(self._frames, len(self._times_ns))
+        wanted = kept if frames is None else min(frames, kept)
+        last = np.arange(self._frames - wanted, self._frames) % len(self._times_ns)
+        return self._times_ns[last] * 1e-6
 
     def spreads(self) -> Mapping[Stage, Spread]:
         """Give the spread of each stage that any of the last frames passed."""

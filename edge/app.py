@@ -29,7 +29,7 @@ from edge.out.mqtt import MqttSink
 from edge.out.systemd import Notifier, Watchdog
 from edge.payload import PayloadWriter, info_payload
 from edge.pipeline import Pipeline, Statistics
-from edge.records import Event, Frame
+from edge.records import Event
 from edge.stages import Spread, Stage
 
 log = logging.getLogger(__name__)

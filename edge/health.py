@@ -170,6 +170,8 @@ class Health:
             "frame_rate_hz": _known(numbers.frame_rate_hz, 1),
             "frames": numbers.frames,
             "frames_dropped": numbers.dropped,
+            "frames_out_of_order": numbers.out_of_order,
+            "clock_steps": numbers.clock_steps,
             "assessable_share": assessable_share(numbers),
             "shortest_assessable_ms": _known(numbers.shortest_event_ms, 1),
             "face": report.face,

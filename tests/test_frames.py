@@ -673,3 +673,10 @@ def test_a_rate_that_changes_for_good_is_followed() -> None:
         counter.sequence(round(index * SECOND_NS / 30))
     slow = [counter.sequence(round(40 * SECOND_NS / 30 + index * SECOND_NS / 15)) for index in range(60)]
     assert slow[-1] - slow[-2] == 1
+
+
+@pytest.mark.parametrize("step_s", [-2, 3600])
+def test_a_jump_of_the_sensors_clock_is_no_lost_frame(step_s: int) -> None:
+    counter = FrameCounter(200.0)
+    stamps = [index * SECOND_NS // 200 + (step_s * SECOND_NS if index >= 50 else 0) for index in range(100)]
+    assert [counter.sequence(stamp) for stamp in stamps] == list(range(100))

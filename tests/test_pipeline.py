@@ -211,6 +211,29 @@ def test_timestamps_that_jump_back_are_counted_and_ignored():
     assert statistics.frames == 150
 
 
+@pytest.mark.parametrize("step_s", [3600.0, -2.0])
+def test_a_clock_that_steps_is_a_gap_that_no_event_spans_and_the_stream_goes_on(step_s):
+    frames, _ = rendered(12.0, replace(DEMO, micro_duration_ms=(80.0, 180.0), micro_peak_iod=(0.015, 0.025)))
+    before, _, _ = watch(frames[:1600])
+    during = before[-1].spot
+    at = round((during.onset_ns + during.offset_ns) / 2 / PERIOD_NS)
+    stepped = [
+        replace(frame, timestamp_ns=frame.timestamp_ns + (round(step_s * 1e9) if n >= at else 0))
+        for n, frame in enumerate(frames[:1600])
+    ]
+    events, stretches, statistics = watch(stepped)
+    assert [event.spot for event in events if event.spot.offset_ns <= at * PERIOD_NS] == [
+        event.spot for event in before[:-1]
+    ]
+    assert statistics.clock_steps == 1
+    assert (statistics.dropped, statistics.out_of_order, statistics.frames) == (0, 4, 1596)
+    gap = next(stretch for stretch in stretches if stretch.reason == Reason.GAP)
+    lasts_s = 0.025 + max(step_s, 0.0)
+    assert (gap.start_ns, gap.end_ns - gap.start_ns) == ((at - 1) * PERIOD_NS, round(lasts_s * 1e9))
+    assert all(e.spot.offset_ns <= gap.start_ns or gap.end_ns <= e.spot.onset_ns for e in events)
+    assert statistics.duration_s == pytest.approx(1599 * 0.005 + max(step_s, 0.0))
+
+
 def test_darkness_is_not_assessable():
     frames, _ = rendered(4.0, STILL)
     dark = [(f.luma // 3 if n < 60 else f.luma // 25).astype(np.uint8) for n, f in enumerate(frames[:200])]

@@ -13,10 +13,11 @@ class FrameSource(Protocol):
     A source is opened by its constructor (which raises `SourceError` with one clear sentence when it
     cannot be) and closed by `close`, which whoever made it calls once and which may be called again.
 
-    `frames()` yields every frame of the stream once, in order. Timestamps are media time, strictly
-    rising from 0; a frame whose stamp is not later than the one before is left out and counted in
-    `frames_out_of_order`. `sequence` rises by one per frame that the sensor produced, so a lost frame
-    shows as a jump; a source that cannot know (a file) counts what it delivers. The luma buffer may be
+    `frames()` yields every frame of the stream once, in order. Timestamps are media time from 0. In a file
+    they rise; a frame whose stamp is not later than the one before is left out and counted in
+    `frames_out_of_order`. A camera hands on what its sensor's clock says, which may jump: the pipeline
+    sees to that (`edge.continuity`). `sequence` rises by one per frame that the sensor produced, so a lost
+    frame shows as a jump; a source that cannot know (a file) counts what it delivers. The luma buffer may be
     overwritten once the next frame is asked for: who keeps it, copies it. When the stream ends the
     iterator ends; when it breaks for good it raises `SourceError`.
     """

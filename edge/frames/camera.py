@@ -107,7 +107,6 @@ class CameraSource:
             request.release()
         counter = FrameCounter(self.nominal_rate_hz)
         first_ns: int | None = None
-        last_ns = -1
         while (request := self._next()) is not None:
             mapped = self._library.MappedArray(request, "main", reshape=False, write=False)
             try:
@@ -116,15 +115,11 @@ class CameraSource:
                 if first_ns is None:
                     first_ns = sensor_ns
                     self.start_time_ns = utc_of(sensor_ns)
-                if sensor_ns - first_ns <= last_ns:
-                    self.frames_out_of_order += 1
-                    self._warn_once("timestamps of the camera do not rise; such frames are left out")
-                    continue
-                last_ns = sensor_ns - first_ns
                 # FrameDuration is in microseconds (libcamera control_ids_core.yaml).
                 period_ns = 1000 * int(metadata.get("FrameDuration", 0)) or None
                 with mapped as buffer:
-                    yield Frame(self._luma(buffer.array), last_ns, counter.sequence(sensor_ns, period_ns))
+                    sequence = counter.sequence(sensor_ns, period_ns)
+                    yield Frame(self._luma(buffer.array), sensor_ns - first_ns, sequence)
             finally:
                 request.release()
 
@@ -242,10 +237,6 @@ class CameraSource:
         """View the luma plane at the head of a planar buffer, without its padding."""
         width, height = self.size
         return buffer[: height * self._stride].reshape(height, self._stride)[:, :width]
-
-    def _warn_once(self, text: str) -> None:
-        if text not in self.warnings:
-            self.warnings.append(text)
 
 
 def _picamera2() -> Any:

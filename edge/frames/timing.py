@@ -7,6 +7,8 @@ from statistics import median
 _RECENT = 31
 """Intervals over which an unknown frame period is estimated; the median survives lost frames among them."""
 _SETTLED = 5
+_LONGEST_NS = 10_000_000_000
+"""A longer interval is a jump of the clock: a camera that is silent for half as long counts as broken."""
 
 
 class FrameCounter:
@@ -29,13 +31,16 @@ class FrameCounter:
         """Give the sensor's number of the frame, from 0.
 
         Args:
-            timestamp_ns: later than in the call before.
+            timestamp_ns: one that is not later than in the call before, or far later, says nothing of lost frames.
             period_ns: the frame period if the driver states it, else the median of recent intervals is taken.
         """
         if self._last_ns is not None:
             interval_ns = timestamp_ns - self._last_ns
-            self._recent.append(interval_ns)
-            self._sequence += max(1, round(interval_ns / (period_ns or self._period_ns())))
+            if 0 < interval_ns <= _LONGEST_NS:
+                self._recent.append(interval_ns)
+                self._sequence += max(1, round(interval_ns / (period_ns or self._period_ns())))
+            else:
+                self._sequence += 1
         self._last_ns = timestamp_ns
         return self._sequence
 

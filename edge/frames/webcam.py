@@ -71,15 +71,10 @@ class WebcamSource:
     def frames(self) -> Iterator[Frame]:
         """Yield frames until `close`; the luma is read-only and stays valid for as long as it is kept."""
         counter = FrameCounter(self.nominal_rate_hz)
-        last_ns = -1
         while self._pending is not None:
             timestamp_ns = self._stamp_ns(self._pending) - self._first_ns
-            if timestamp_ns <= last_ns:
-                self.frames_out_of_order += 1
-            else:
-                last_ns = timestamp_ns
-                luma = resized(luma_of(self._pending), self.size)
-                yield Frame(luma, timestamp_ns, counter.sequence(timestamp_ns))
+            luma = resized(luma_of(self._pending), self.size)
+            yield Frame(luma, timestamp_ns, counter.sequence(timestamp_ns))
             with self._decoding:
                 if self._closed:
                     return

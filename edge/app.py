@@ -135,7 +135,7 @@ class App:
             kind = ConfigError if any(isinstance(each, ConfigError) for each in problems) else EdgeError
             raise kind("\n".join(str(problem) for problem in problems)) from problems[0]
         self._reader, self.leds, self.mqtt = reader, leds, mqtt
-        self._engine = models.detector.engine
+        self._models = models
         self._hashes = {
             "detector": models.detector.sha256,
             "landmark": models.landmark.sha256,
@@ -264,7 +264,7 @@ class App:
             statistics=self.statistics,
             face=self.sees_face,
             has_frames=self._handled > 0,
-            engine=self._engine,
+            accelerator=self._models.status,
             stages=self._pipeline.stopwatch.spreads,
             queue_dropped=self._queue.dropped,
             camera_problem=self._reader.problem,

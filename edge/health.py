@@ -11,6 +11,7 @@ from typing import Any
 from edge.baseline import Rest
 from edge.config import Config
 from edge.errors import PublishError
+from edge.inference import AcceleratorStatus
 from edge.out.leds import Fault, Leds
 from edge.out.mqtt import MqttSink
 from edge.out.systemd import Notifier
@@ -37,7 +38,7 @@ class Report:
     face: bool
     has_frames: bool
     """Whether a first frame has gone all the way through."""
-    engine: str
+    accelerator: AcceleratorStatus
     stages: Callable[[], Mapping[Stage, Spread]]
     """What the stages cost the last frames; asked for only when it is sent."""
     queue_dropped: int
@@ -114,6 +115,8 @@ class Health:
         reasons = [*report.warnings]
         if report.sink_problem:
             reasons.append(report.sink_problem)
+        if report.accelerator.state == "lost":
+            reasons.append(report.accelerator.reason)
         if report.queue_dropped > self._dropped_before:
             self._dropped_before, self._dropping_s = report.queue_dropped, now_s
         if now_s - self._dropping_s < PERIOD_S:
@@ -140,6 +143,7 @@ class Health:
         away_s = 0.0 if self._broker_away_s is None else now_s - self._broker_away_s
         self._leds.fault(Fault.CAMERA, bool(report.camera_problem))
         self._leds.fault(Fault.MODELS, bool(report.failure))
+        self._leds.fault(Fault.ACCELERATOR, report.accelerator.state == "lost")
         self._leds.fault(Fault.BROKER, away_s >= BROKER_GRACE_S)
         self._leds.fault(Fault.OTHER, bool(report.sink_problem))
 
@@ -186,7 +190,8 @@ class Health:
             },
             "baseline": _baseline(numbers.rest),
             "outbox": {"waiting": counts.waiting, "lost": counts.lost},
-            "engine": report.engine,
+            "engine": report.accelerator.engine,
+            "accelerator": _accelerator(report.accelerator),
             "stage_ms": _stage_ms(report.stages()) or None,
             "temperature_c": _temperature_c(),
         }
@@ -216,6 +221,13 @@ def _baseline(rest: Rest) -> dict[str, Any]:
     )
     known = {name: round(value, digits) for name, value, digits in figures if value is not None}
     return {"ready": rest.ready, "progress": round(rest.progress, 3), **known}
+
+
+def _accelerator(status: AcceleratorStatus) -> dict[str, Any]:
+    return {
+        "asked": status.asked, "state": status.state, "restarts": status.restarts,
+        "fallback_runs": status.fallback_runs, **({"reason": status.reason[:300]} if status.reason else {}),
+    }  # fmt: skip
 
 
 def _known(value: float, digits: int) -> float | None:

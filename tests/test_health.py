@@ -8,6 +8,7 @@ import pytest
 from edge.baseline import Rest
 from edge.config import load
 from edge.health import PERIOD_S, Health, Report
+from edge.inference import AcceleratorStatus
 from edge.out import Payload
 from edge.out.outbox import Counts
 from edge.out.systemd import Notifier
@@ -23,6 +24,9 @@ STAGES = {
     Stage.PATH: Spread(0.51234, 1.2, 1.4, 3.0, 1.0, 0.6),
     Stage.LANDMARKS: Spread(0.4, 0.5, 0.6, 0.7, 0.16667, 0.07),
 }
+
+
+CPU = AcceleratorStatus("cpu", "litert", "off")
 
 
 class Outlet:
@@ -53,7 +57,7 @@ class Bench:
 
     def show(self, statistics: Statistics, after_s: float = 1.5) -> None:
         self.now_s += after_s
-        self._health.show(Report(statistics, True, True, "litert", lambda: STAGES, 0, "", "", "", ()))
+        self._health.show(Report(statistics, True, True, CPU, lambda: STAGES, 0, "", "", "", ()))
 
     @property
     def last(self) -> Payload:

@@ -27,10 +27,14 @@ def measure(path: Path, name: str, before: Passport | None, about: dict[str, str
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     known = dict(before.about) if before else {}
-    calibration = before.calibration if before and before.sha256 == sha256 else {}
+    same = before if before and before.sha256 == sha256 else None
+    calibration = same.calibration if same else {}
+    compiled = same.edgetpu if same else None
     model = CpuModel(content, name=name, sha256=sha256)
     try:
-        return Passport(name, path.name, sha256, model.input, model.outputs, known | about, dict(calibration))
+        return Passport(
+            name, path.name, sha256, model.input, model.outputs, known | about, dict(calibration), compiled
+        )
     finally:
         model.close()
 
@@ -45,6 +49,9 @@ def as_toml(passports: dict[str, Passport]) -> str:
         parts.append(
             "outputs = [\n" + "".join(f"  {_inline(tensor)},\n" for tensor in passport.outputs) + "]\n"
         )
+        if passport.edgetpu:
+            file, digest = json.dumps(passport.edgetpu.file), json.dumps(passport.edgetpu.sha256)
+            parts[-1] += f"edgetpu = {{ file = {file}, sha256 = {digest} }}\n"
         words = (f"{key} = {json.dumps(text, ensure_ascii=False)}" for key, text in passport.about.items())
         parts.append("\n".join((f"[{name}.about]", *words)) + "\n")
         if passport.calibration:

@@ -32,6 +32,24 @@ class Tensor:
         return (quantized.astype(np.float32) - self.zero_point) * self.scale
 
 
+@dataclass(frozen=True, slots=True)
+class AcceleratorStatus:
+    """How the accelerator is doing."""
+
+    asked: str
+    """The setting `inference.accelerator`."""
+    engine: str
+    """What runs the models now."""
+    state: str
+    """ "off" (not asked for), "absent" (nothing to use), "starting", "in use" or "lost"."""
+    restarts: int = 0
+    """How often it came back."""
+    fallback_runs: int = 0
+    """Calls that the CPU answered in its place."""
+    reason: str = ""
+    """Why it is absent or lost."""
+
+
 class Model(Protocol):
     """A loaded int8 model with one input.
 
@@ -42,13 +60,16 @@ class Model(Protocol):
     name: str
     """Its name in `models/manifest.toml`."""
     sha256: str
-    engine: str
-    """What runs it: "litert", "tflite-runtime" or "edgetpu"."""
     input: Tensor
     outputs: tuple[Tensor, ...]
     """Sorted by name."""
     calibration: Mapping[str, float]
     """The numbers of its passport that make its outputs honest, by name; may be empty."""
+
+    @property
+    def engine(self) -> str:
+        """What runs it now: "litert", "tflite-runtime" or "edgetpu"."""
+        ...
 
     def run(self, values: NDArray[np.int8]) -> tuple[NDArray[np.int8], ...]:
         """Give the outputs, in the order of `outputs`, for one input of `input.shape`.

@@ -8,7 +8,7 @@ of int8.
 import contextlib
 import importlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -24,10 +24,11 @@ ENGINES = {"litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_run
 
 def installed_engines() -> list[str]:
     """Give the engines that can be imported here, best first."""
-    return [name for name in ENGINES if _module(name) is not None]
+    return [name for name in ENGINES if engine_module(name) is not None]
 
 
-def _module(engine: str) -> ModuleType | None:
+def engine_module(engine: str) -> ModuleType | None:
+    """Give the module behind an engine; None where it is not installed."""
     # TensorFlow's own notes about the processor would land in the user's terminal.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
@@ -48,6 +49,7 @@ class CpuModel:
         engine: str = "auto",
         threads: int = 1,
         calibration: Mapping[str, float] = MappingProxyType({}),
+        delegates: Sequence[Any] = (),
     ) -> None:
         """Load a model and check its tensors.
 
@@ -59,6 +61,7 @@ class CpuModel:
             engine: "auto", "litert" or "tflite-runtime".
             threads: CPU threads for one inference.
             calibration: of its passport.
+            delegates: what the engine hands parts of the model to, such as the Edge TPU's driver.
 
         Raises:
             ModelError: not a model, not int8, a free dimension, more than one input, or the engine is absent.
@@ -72,7 +75,9 @@ class CpuModel:
         self._interpreter: Any
         try:
             with _quiet():
-                self._interpreter = module.Interpreter(model_content=content, num_threads=threads)
+                self._interpreter = module.Interpreter(
+                    model_content=content, num_threads=threads, experimental_delegates=list(delegates) or None
+                )
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -138,7 +143,7 @@ def _choose(engine: str) -> tuple[str, ModuleType]:
     if engine != "auto" and engine not in ENGINES:
         raise ModelError(f"engine {engine!r}: expected auto or one of {', '.join(ENGINES)}")
     for name in ENGINES if engine == "auto" else (engine,):
-        module = _module(name)
+        module = engine_module(name)
         if module is not None:
             return name, module
     raise ModelError(f"engine {engine}: not installed; install one of ai-edge-litert, tflite-runtime")

@@ -21,6 +21,15 @@ MANIFEST = "manifest.toml"
 
 
 @dataclass(frozen=True, slots=True)
+class CompiledFile:
+    """The model as `edgetpu_compiler` made it for the Coral."""
+
+    file: str
+    """File name within the models folder."""
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Passport:
     """What is declared about one model."""
 
@@ -35,6 +44,8 @@ class Passport:
     """In words: purpose, licence, trained_on, measured, limits, source."""
     calibration: Mapping[str, float]
     """Numbers that make the outputs honest, by name; fitted on people that training never saw."""
+    edgetpu: CompiledFile | None = None
+    """None: not declared."""
 
 
 def models_folder(folder: Path | None = None) -> Path:
@@ -78,6 +89,7 @@ def _passport(name: str, entry: dict[str, Any]) -> Passport:
     outputs = sorted((_tensor(output) for output in entry["outputs"]), key=lambda tensor: tensor.name)
     about = {key: str(value) for key, value in entry.get("about", {}).items()}
     calibration = {key: float(number) for key, number in entry.get("calibration", {}).items()}
+    compiled = entry.get("edgetpu")
     return Passport(
         name,
         str(entry["file"]),
@@ -86,6 +98,7 @@ def _passport(name: str, entry: dict[str, Any]) -> Passport:
         tuple(outputs),
         about,
         calibration,
+        CompiledFile(str(compiled["file"]), str(compiled["sha256"])) if compiled is not None else None,
     )
 
 

@@ -1,0 +1,388 @@
+"""Models on the Coral, in a child process that may die: killed, aborted, hung, unplugged or babbling.
+
+The CPU models stay loaded. A call goes to the child and is answered by the CPU model where the child fails or does
+not answer within the deadline. A late child is left alone until it has answered, and that answer is thrown away; one
+that stays silent or does anything wrong is killed. A thread then starts a new child, with new shared memory, and puts
+it to use once it has answered a test input of each model as the CPU does. The path never waits for any of this.
+"""
+
+import contextlib
+import logging
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.errors import EdgeError
+from edge.inference import AcceleratorStatus, Model
+from edge.inference.channel import (
+    DONE,
+    FAILED,
+    HEADER,
+    LONGEST,
+    READY,
+    RUN,
+    ModelOrder,
+    Order,
+    areas,
+    memory_size,
+    message,
+)  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+Outputs = tuple[NDArray[np.int8], ...]
+
+_START = "import sys; sys.path.append(sys.argv.pop(1)); from edge.inference.child import main; main()"
+_TEST_STEPS = 12
+"""int8 steps between engines for all but `_TEST_OUTLIERS` of a model's output values; see tests/test_inference.py."""
+_TEST_OUTLIERS = 0.02
+_LATE_IN_A_ROW = 40
+"""Calls: a child that misses its deadline so often costs more than it brings."""
+_ENDED = "has ended"
+_END_S = 5.0
+"""Time that a killed child gets to be gone; one that its device holds in the kernel may need longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """What runs in the child, and the patience with it."""
+
+    engine: str = "edgetpu"
+    """ "edgetpu", or a CPU engine, with which isolation can be tried without the device."""
+    library: str = ""
+    device: str = ""
+    threads: int = 1
+    deadline_s: float = 0.004
+    """After which the CPU model answers a call."""
+    hang_s: float = 0.5
+    """After which a child that owes an answer is killed."""
+    load_s: float = 30.0
+    """For loading all models; a Coral gets its firmware first."""
+    first_retry_s: float = 0.2
+    longest_retry_s: float = 60.0
+    """The time before a new child doubles up to this."""
+    healthy_s: float = 10.0
+    """A child that was used for so long counts as sound: the next one is tried after `first_retry_s` again."""
+    command: tuple[str, ...] = (sys.executable, "-c", _START, str(Path(__file__).resolve().parents[2]))
+    """Starts the child; the order follows as the last argument."""
+
+
+class ChildError(EdgeError):
+    """The child is of no use any more, in words."""
+
+
+class Child:
+    """One child process with its shared memory. Used by one thread at a time."""
+
+    def __init__(self, isolation: Isolation, models: Sequence[ModelOrder]) -> None:
+        """Start it; it loads while this returns.
+
+        Raises:
+            OSError: no process or memory to be had.
+        """
+        self._isolation = isolation
+        self._sequence, self._asked_s, self._late_in_a_row = 0, 0.0, 0
+        self._expected = b""
+        """The answer to the call that is out; empty: none is."""
+        with contextlib.ExitStack() as given:
+            self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            given.callback(theirs.close)
+            memory = _memory(given, "microedge tensors", memory_size(models))
+            self._words_fd = os.memfd_create("microedge child's words", os.MFD_CLOEXEC)
+            self._areas = areas(mmap.mmap(memory, 0), models)
+            order = Order(
+                isolation.engine, isolation.library, isolation.device, isolation.threads, os.getpid(),
+                theirs.fileno(), memory, tuple(models),
+            )  # fmt: skip
+            # Not the service manager's socket: only the program itself may report to it.
+            environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+            try:
+                # A session of its own, so that Ctrl-C reaches the program alone.
+                self.process = subprocess.Popen(
+                    [*isolation.command, order.to_text()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                    stderr=self._words_fd, pass_fds=(theirs.fileno(), memory), env=environment,
+                    start_new_session=True,
+                )  # fmt: skip
+            except OSError:
+                self._link.close()
+                os.close(self._words_fd)
+                raise
+
+    def await_ready(self) -> None:
+        """Wait until it has loaded its models.
+
+        Raises:
+            ChildError: it has ended, or not loaded in time.
+        """
+        self._expected = message(READY)
+        self._asked_s = time.monotonic()
+        if not self._has_answered(self._isolation.load_s):
+            raise ChildError(f"not ready after {self._isolation.load_s:g} s")
+
+    def run(self, place: int, values: NDArray[np.int8], deadline_s: float) -> Outputs | None:
+        """Give a model's outputs; None where it does not answer in time, or still owes an earlier answer.
+
+        Raises:
+            ChildError: it has ended, failed, hangs or answers something else.
+        """
+        if self._expected and not self._has_answered(0.0):
+            if time.monotonic() - self._asked_s > self._isolation.hang_s:
+                raise ChildError(f"hangs: no answer for {self._isolation.hang_s:g} s")
+            return None
+        area = self._areas[place]
+        np.copyto(area.input, values)
+        self._sequence += 1
+        self._expected = message(DONE, self._sequence, place, area.output_bytes)
+        self._asked_s = time.monotonic()
+        try:
+            self._link.settimeout(deadline_s)
+            self._link.send(message(RUN, self._sequence, place, area.input.nbytes))
+        except OSError as error:
+            raise ChildError(_ENDED) from error
+        if not self._has_answered(deadline_s):
+            self._late_in_a_row += 1
+            if self._late_in_a_row >= _LATE_IN_A_ROW:
+                raise ChildError(
+                    f"answers later than inference.deadline_ms = {1000 * deadline_s:g} every time"
+                )
+            return None
+        self._late_in_a_row = 0
+        return tuple(output.copy() for output in area.outputs)
+
+    def _has_answered(self, timeout_s: float) -> bool:
+        """Take the expected answer, if it comes in time."""
+        try:
+            self._link.settimeout(timeout_s)
+            answer = self._link.recv(LONGEST)
+        except (TimeoutError, BlockingIOError):
+            return False
+        except OSError as error:
+            raise ChildError(_ENDED) from error
+        if answer != self._expected:
+            raise ChildError(_objection(answer))
+        self._expected = b""
+        return True
+
+    def kill(self) -> None:
+        """End it at once, without waiting."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+
+    def end(self) -> tuple[str, str]:
+        """Kill it, free what it held, and tell how it ended and its last line on stderr (either may be empty)."""
+        self.kill()
+        self._link.close()
+        try:
+            status = self.process.wait(_END_S)
+            how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        except subprocess.TimeoutExpired:
+            how = "does not end"
+        words = os.pread(self._words_fd, LONGEST, max(os.fstat(self._words_fd).st_size - LONGEST, 0))
+        os.close(self._words_fd)
+        return how, words.decode(errors="replace").strip().rpartition("\n")[2][:200]
+
+
+class Accelerator:
+    """Keeps a child at work for several models, and answers for it when there is none."""
+
+    def __init__(
+        self,
+        models: Sequence[Model],
+        files: Mapping[str, tuple[Path, str]],
+        isolation: Isolation,
+        *,
+        asked: str,
+    ) -> None:
+        """Start; until the child is ready, calls are the CPU's.
+
+        Args:
+            models: on the CPU; the accelerator closes them.
+            files: path and SHA-256 (or "") of what the child loads, by model name.
+            isolation: what runs in the child.
+            asked: the setting `inference.accelerator`, to be shown.
+        """
+        self._isolation, self._asked = isolation, asked
+        self._cpu_engine = models[0].engine
+        self._orders = [
+            ModelOrder(
+                model.name, str(files[model.name][0]), files[model.name][1], model.input, model.outputs
+            )
+            for model in models
+        ]
+        # Taken now, while no one else uses the CPU models.
+        self._tests = [(values, model.run(values)) for model in models for values in [_test_input(model)]]
+        self._lock = threading.Lock()
+        self._child: Child | None = None
+        self._newest: Child | None = None
+        self._lost, self._closing = threading.Event(), threading.Event()
+        self._state, self._reason = "starting", ""
+        self._uses = self._fallback_runs = 0
+        self.models = tuple(_Guarded(model, place, self) for place, model in enumerate(models))
+        self._thread = threading.Thread(target=self._keep, name="accelerator", daemon=True)
+        self._thread.start()
+
+    @property
+    def status(self) -> AcceleratorStatus:
+        """How it is doing now."""
+        in_use = self._state == "in use"
+        return AcceleratorStatus(
+            self._asked, self._isolation.engine if in_use else self._cpu_engine, self._state,
+            max(self._uses - 1, 0), self._fallback_runs, self._reason,
+        )  # fmt: skip
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the child in use."""
+        child = self._child
+        return child.process.pid if child is not None else None
+
+    def run(self, place: int, values: NDArray[np.int8]) -> Outputs | None:
+        """Give the child's answer; None where the CPU has to give one."""
+        with self._lock:
+            answer = None
+            if (child := self._child) is not None:
+                try:
+                    answer = child.run(place, values, self._isolation.deadline_s)
+                except ChildError as error:
+                    self._child = None
+                    self._state, self._reason = "lost", str(error)
+                    child.kill()
+                    self._lost.set()
+            self._fallback_runs += answer is None
+            return answer
+
+    def close(self) -> None:
+        """End the child and its keeper; may be called again."""
+        self._closing.set()
+        with self._lock:
+            self._child = None
+        self._lost.set()
+        if (child := self._newest) is not None:
+            child.kill()
+        self._thread.join(2 * _END_S)
+
+    def _keep(self) -> None:
+        """Start child after child, each put to use once it has proven itself; the keeper's thread."""
+        pause_s = self._isolation.first_retry_s
+        while not self._closing.is_set():
+            used_s = 0.0
+            try:
+                self._newest = child = Child(self._isolation, self._orders)
+            except OSError as error:
+                reason = f"cannot be started ({error.strerror})"
+            else:
+                try:
+                    self._prove(child)
+                    used_s = self._use(child)
+                    reason = self._reason
+                except ChildError as error:
+                    reason = str(error)
+                how, words = child.end()
+                parts = (f"{reason} ({how})" if reason == _ENDED else reason, words)
+                reason = "; ".join(filter(None, parts))
+            if self._closing.is_set():
+                return
+            if used_s >= self._isolation.healthy_s:
+                pause_s = self._isolation.first_retry_s
+            self._state, self._reason = "lost", f"inference child: {reason}"
+            log.warning("%s; the CPU answers, next try in %g s", self._reason, pause_s)
+            self._closing.wait(pause_s)
+            pause_s = min(2 * pause_s, self._isolation.longest_retry_s)
+
+    def _prove(self, child: Child) -> None:
+        """Wait until it is ready and let it answer the test inputs.
+
+        Raises:
+            ChildError: it does not get ready, or answers unlike the CPU.
+        """
+        if self._closing.is_set():
+            raise ChildError("not needed any more")
+        child.await_ready()
+        for place, (values, wanted) in enumerate(self._tests):
+            found = child.run(place, values, self._isolation.load_s)
+            if found is None:
+                raise ChildError(f"no answer in {self._isolation.load_s:g} s")
+            apart = np.concatenate(
+                [np.abs(a.astype(np.int16) - b).ravel() for a, b in zip(found, wanted, strict=True)]
+            )
+            share = float((apart > _TEST_STEPS).mean())
+            if share > _TEST_OUTLIERS:
+                name = self._orders[place].name
+                raise ChildError(f"{name}: {share:.0%} of a test answer is unlike the CPU's")
+
+    def _use(self, child: Child) -> float:
+        """Let calls go to the child until it is lost; give how long that took, s."""
+        began_s = time.monotonic()
+        self._lost.clear()
+        with self._lock:
+            if self._closing.is_set():
+                return 0.0
+            self._child = child
+            self._uses += 1
+            self._state, self._reason = "in use", ""
+        log.info("inference child: %s in use (process %d)", self._isolation.engine, child.process.pid)
+        self._lost.wait()
+        return time.monotonic() - began_s
+
+
+class _Guarded:
+    """An `edge.inference.Model` that the child answers for, or else the CPU."""
+
+    def __init__(self, cpu: Model, place: int, accelerator: Accelerator) -> None:
+        self._cpu, self._place, self._accelerator = cpu, place, accelerator
+        self.name, self.sha256 = cpu.name, cpu.sha256
+        self.input, self.outputs, self.calibration = cpu.input, cpu.outputs, cpu.calibration
+
+    @property
+    def engine(self) -> str:
+        """What runs it now."""
+        return self._accelerator.status.engine
+
+    def run(self, values: NDArray[np.int8]) -> Outputs:
+        """Give the outputs for one input; see `edge.inference.Model`."""
+        if values.shape == self.input.shape and values.dtype == np.int8:
+            answer = self._accelerator.run(self._place, values)
+            if answer is not None:
+                return answer
+        return self._cpu.run(values)
+
+    def close(self) -> None:
+        """End the child, for all its models, and close the CPU model; may be called again."""
+        self._accelerator.close()
+        self._cpu.close()
+
+
+def _memory(given: contextlib.ExitStack, name: str, size: int) -> int:
+    """Give the descriptor of zeroed memory that another process can map; closed with `given`."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    given.callback(os.close, descriptor)
+    os.ftruncate(descriptor, size)
+    return descriptor
+
+
+def _test_input(model: Model) -> NDArray[np.int8]:
+    """Give a smooth input, as pictures and motion are: engines agree on those."""
+    noise = np.random.default_rng(1).normal(0, 40, model.input.shape)
+    for axis in range(1, noise.ndim):
+        noise = np.cumsum(noise, axis=axis) / np.sqrt(noise.shape[axis])
+    return np.clip(noise, -128, 127).astype(np.int8)
+
+
+def _objection(answer: bytes) -> str:
+    """Say what is wrong with an answer."""
+    if not answer:
+        return _ENDED
+    if answer.startswith(FAILED):
+        return answer[HEADER.size :].decode(errors="replace")
+    return f"answers {answer[: HEADER.size]!r}, which was not asked for"

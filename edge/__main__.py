@@ -94,6 +94,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--rate", type=_above_zero, default=200.0, metavar="HZ", help="frames per second (200)")
 
+    bench = _command(
+        commands, "bench", "Measure what the path costs here, beside a yardstick in the same run."
+    )
+    bench.add_argument(
+        "video", type=Path, nargs="?", metavar="VIDEO", help="a recording; without one a portrait moves"
+    )
+    bench.add_argument(
+        "--seconds",
+        type=_above_zero,
+        default=10.0,
+        metavar="S",
+        help="length of the run at the camera's pace (10)",
+    )
+    bench.add_argument(
+        "--rate", type=_above_zero, default=200.0, metavar="HZ", help="the camera's pace (200)"
+    )
+    bench.add_argument(
+        "--repeats", type=_count, default=15, metavar="N", help="blocks of frames and of the yardstick (15)"
+    )
+    bench.add_argument(
+        "--peer", action="store_true", help="also MediaPipe FaceMesh on the same frames, if it is installed"
+    )
+    bench.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+
     config = _command(commands, "config", "Check, show or explain the configuration.")
     config.add_argument(
         "action", choices=("show", "check", "reference", "example"), metavar="ACTION",
@@ -119,6 +143,13 @@ def _from_zero(text: str) -> float:
     value = float(text)
     if not (math.isfinite(value) and value >= 0):
         raise argparse.ArgumentTypeError(f"{text}: must be 0 or more")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 10_000:
+        raise argparse.ArgumentTypeError(f"{text}: must be 1..10000")
     return value
 
 

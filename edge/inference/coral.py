@@ -50,6 +50,7 @@ _TEST_OUTLIERS = 0.02
 _LATE_IN_A_ROW = 40
 """Calls: a child that misses its deadline so often costs more than it brings."""
 _ENDED = "has ended"
+_GRACE_S = 1.0
 _END_S = 5.0
 """Time that a killed child gets to be gone; one that its device holds in the kernel may need longer."""
 
@@ -179,10 +180,12 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
 
-    def end(self) -> tuple[str, str]:
-        """Kill it, free what it held, and tell how it ended and its last line on stderr (either may be empty)."""
-        self.kill()
+    def end(self, grace_s: float) -> tuple[str, str]:
+        """Kill it if it does not end by itself, free what it held; give how it ended, and its last line on stderr."""
         self._link.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(grace_s)
+        self.kill()
         try:
             status = self.process.wait(_END_S)
             how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
@@ -238,7 +241,7 @@ class Accelerator:
         in_use = self._state == "in use"
         return AcceleratorStatus(
             self._asked, self._isolation.engine if in_use else self._cpu_engine, self._state,
-            max(self._uses - 1, 0), self._fallback_runs, self._reason,
+            max(self._uses - 1, 0), self._fallback_runs, self._reason and f"inference child: {self._reason}",
         )  # fmt: skip
 
     @property
@@ -257,8 +260,7 @@ class Accelerator:
                 except ChildError as error:
                     self._child = None
                     self._state, self._reason = "lost", str(error)
-                    child.kill()
-                    self._lost.set()
+                    self._lost.set()  # the keeper ends it
             self._fallback_runs += answer is None
             return answer
 
@@ -288,15 +290,16 @@ class Accelerator:
                     reason = self._reason
                 except ChildError as error:
                     reason = str(error)
-                how, words = child.end()
+                # Its link breaks a moment before it has ended; how it did is worth knowing.
+                how, words = child.end(grace_s=_GRACE_S if reason == _ENDED else 0.0)
                 parts = (f"{reason} ({how})" if reason == _ENDED else reason, words)
                 reason = "; ".join(filter(None, parts))
             if self._closing.is_set():
                 return
             if used_s >= self._isolation.healthy_s:
                 pause_s = self._isolation.first_retry_s
-            self._state, self._reason = "lost", f"inference child: {reason}"
-            log.warning("%s; the CPU answers, next try in %g s", self._reason, pause_s)
+            self._state, self._reason = "lost", reason
+            log.warning("inference child: %s; the CPU answers, next try in %g s", reason, pause_s)
             self._closing.wait(pause_s)
             pause_s = min(2 * pause_s, self._isolation.longest_retry_s)
 

@@ -108,7 +108,11 @@ def _parser() -> argparse.ArgumentParser:
         help="length of the run at the camera's pace (10)",
     )
     bench.add_argument(
-        "--rate", type=_above_zero, default=200.0, metavar="HZ", help="the camera's pace (200)"
+        "--rate",
+        type=_above_zero,
+        default=200.0,
+        metavar="HZ",
+        help="the camera's pace (200); a recording has its own",
     )
     bench.add_argument(
         "--repeats", type=_count, default=15, metavar="N", help="blocks of frames and of the yardstick (15)"

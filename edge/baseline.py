@@ -38,8 +38,8 @@ _CONFUSED, _INSIDE = 0.5, 0.25
 """Evidence from which on a step is a confuser's, or belongs to a candidate."""
 _FOLLOW = 0.1
 """Share of each further batch in the floor: with 5-s batches the floor follows within about 50 s of calm time."""
-_KEPT = 600
-"""Steps of motion that are kept for judging candidates: 3 s."""
+_KEPT = 300
+"""Steps of motion that are kept for judging candidates: 1.5 s, the longest of them and the wait for what follows."""
 _LANDMARKS_NS = 50_000_000
 """Time between two looks at the landmarks."""
 _BLINK = CONFUSERS.index("blink")

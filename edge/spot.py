@@ -22,8 +22,8 @@ _CLOSED_STEPS = 3
 """Steps in a row below it that close the interval."""
 _BEFORE, _AFTER = 6, 4
 """Steps beyond the open interval in which onset and offset are looked for; what comes after is waited for."""
-_HISTORY = 400
-"""Steps that are kept: 2 s, four times the longest event."""
+_HISTORY = 200
+"""Steps that are kept: 1 s, twice the longest event that can be asked for."""
 _CLEAR_MOMENT = 0.3
 """Evidence for an onset or an offset from which on it counts as seen."""
 _UNIT_SCORE = 0.4

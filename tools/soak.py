@@ -283,7 +283,7 @@ def read(path: Path) -> list[Line]:
 
 def run(config: Config, path: Path, *, seconds: float, every_s: float, is_paced: bool) -> dict[str, Any]:
     """Soak for so many seconds or until stopped; give the summary."""
-    looped = LoopedSource(_portrait(config))
+    looped = LoopedSource(portrait(config))
 
     def source() -> FrameSource:
         return PacedSource(looped) if is_paced else looped
@@ -349,7 +349,8 @@ def main() -> None:
         raise SystemExit(1)
 
 
-def _portrait(config: Config) -> SyntheticSource:
+def portrait(config: Config) -> SyntheticSource:
+    """Give a short stream of the animated portrait as `camera` would see it."""
     camera = config.camera
     return SyntheticSource(
         load_portrait(), portrait_landmarks(), rate_hz=camera.rate_hz, size=(camera.width, camera.height),

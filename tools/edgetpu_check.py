@@ -1,8 +1,9 @@
 """Check that a model can be compiled for the Edge TPU, without its compiler: `python -m tools.edgetpu_check FILE...`.
 
 Reads the flatbuffer and holds it against `edgetpu_ops.toml` and the rules of the Edge TPU: int8 throughout, fixed
-shapes, batch 1, known operator versions, one weight scale for FULLY_CONNECTED. It cannot know all that the compiler
-looks at (memory, sizes of single layers); `edgetpu_compiler FILE` on an x86 Debian has the last word.
+shapes, batch 1, known operator versions, one weight scale for FULLY_CONNECTED. The models named are meant to be
+compiled together and to stay on the chip at once, so their weights must fit its memory together. It cannot know all
+that the compiler looks at (sizes of single layers); `edgetpu_compiler FILE...` on an x86 Debian has the last word.
 """
 
 import argparse
@@ -15,6 +16,9 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 OPERATORS = Path(__file__).with_name("edgetpu_ops.toml")
+MEMORY_BYTES = round(7.7 * 2**20)
+"""What the chip has for weights, of its 8 MB; weights beyond it are sent again at every inference. Source:
+ricardodeazambuja/LibrEdgeTPU, which measured 7.73 to 7.88 MiB."""
 _INT8, _INT32 = schema.TensorType.INT8, schema.TensorType.INT32
 _NAMES = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
 _TYPES = {number: name for name, number in vars(schema.TensorType).items() if isinstance(number, int)}
@@ -38,6 +42,33 @@ def complaints(content: bytes) -> list[str]:
     for operator in graph.operators:
         found += _of_operator(model, graph, operator)
     return list(dict.fromkeys(found))
+
+
+def weight_bytes(content: bytes) -> int:
+    """Give the bytes of all constants of a model, which the chip keeps.
+
+    Args:
+        content: a sound .tflite file.
+    """
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    constants = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
+    return sum(len(model.buffers[each].data) for each in constants if model.buffers[each].data is not None)
+
+
+def complaint_together(sizes: dict[str, int]) -> str:
+    """Say why models do not fit the chip's memory together; empty if they do.
+
+    Args:
+        sizes: bytes of weights by model.
+    """
+    total = sum(sizes.values())
+    if total <= MEMORY_BYTES:
+        return ""
+    parts = ", ".join(f"{name} {size / 2**20:.2f}" for name, size in sizes.items())
+    return (
+        f"together: {total / 2**20:.2f} MiB of weights, more than the {MEMORY_BYTES / 2**20:.1f} MiB on the chip "
+        f"({parts}); each inference would send the rest again"
+    )
 
 
 def _name(tensor: Any) -> str:
@@ -98,14 +129,22 @@ def main() -> int:
     parser.add_argument("models", type=Path, nargs="+", metavar="FILE", help=".tflite files")
     options = parser.parse_args()
     failed = False
+    sizes: dict[str, int] = {}
     for path in options.models:
         try:
-            found = complaints(path.read_bytes())
+            content = path.read_bytes()
+            found = complaints(content)
+            if not found:
+                sizes[str(path)] = weight_bytes(content)
         except OSError as error:
             found = [error.strerror or str(error)]
         failed |= bool(found)
         print(f"{path}: {'; '.join(found) or 'ok'}")
-    return 1 if failed else 0
+    together = complaint_together(sizes)
+    if len(sizes) > 1 or together:
+        share = f"together: {sum(sizes.values()) / 2**20:.2f} of {MEMORY_BYTES / 2**20:.1f} MiB on the chip"
+        print(together or f"{share}: ok")
+    return 1 if failed or together else 0
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ Beside `app` and `out` the only module that knows of threads; it is the reading 
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.errors import SourceError
 from edge.frames import FrameSource
@@ -22,17 +23,28 @@ RETRY_S = (0.5, 8.0)
 
 
 class FrameQueue:
-    """A bounded queue between one thread that reads and one that works.
+    """A bounded queue between one thread that reads and one that works, with the buffers that its frames lie in.
 
-    When full, it drops the oldest frame and counts it (a camera does not wait), or makes the reader wait (a
-    file does). A dropped frame shows downstream as a jump of `Frame.sequence`.
+    A frame is copied once, out of the source's buffer into one of `capacity` + 1 that are used over and over. Those
+    that wait, and the one that the worker is at, stay as they are. When no other buffer is left, the oldest frame
+    that waits is dropped and counted (a camera does not wait), or the reader waits (a file does). A dropped frame
+    shows downstream as a jump of `Frame.sequence`. Nothing is copied while a lock is held.
     """
 
     def __init__(self, capacity: int, *, drops_oldest: bool) -> None:
-        self._capacity, self._drops_oldest = capacity, drops_oldest
-        self._frames: deque[Frame] = deque()
-        self._changed = threading.Condition()
-        self._ended = False
+        self._drops_oldest = drops_oldest
+        self._waiting: SimpleQueue[Frame | None] = SimpleQueue()
+        """None: nothing comes any more."""
+        # Used last, taken first: it is the likeliest to be in a processor's cache. The first frame gives them their
+        # size, and so does the first of another size.
+        self._free = [np.empty((0, 0), np.uint8) for _ in range(capacity)]
+        self._tokens: SimpleQueue[bool] = SimpleQueue()
+        """One for each free buffer, for the reader to wait for; False: the queue is closed."""
+        for _ in self._free:
+            self._tokens.put(True)
+        self._held = np.empty((0, 0), np.uint8)
+        """What the worker is at."""
+        self._ended = self._closed = False
         self._dropped = 0
 
     @property
@@ -40,39 +52,58 @@ class FrameQueue:
         return self._dropped
 
     def put(self, frame: Frame) -> bool:
-        """Hand a frame over, whose buffer must stay as it is; False once the queue has been closed."""
-        with self._changed:
-            if not self._drops_oldest:
-                self._changed.wait_for(lambda: self._ended or len(self._frames) < self._capacity)
-            if self._ended:
-                return False
-            if len(self._frames) >= self._capacity:
-                self._frames.popleft()
-                self._dropped += 1
-            self._frames.append(frame)
-            self._changed.notify_all()
-            return True
+        """Hand a copy of a frame over; False once the queue has been closed."""
+        buffer = self._buffer()
+        if buffer is None or self._ended:
+            return False
+        if buffer.shape != frame.luma.shape:
+            buffer = np.empty(frame.luma.shape, np.uint8)
+        np.copyto(buffer, frame.luma)
+        self._waiting.put(Frame(buffer, frame.timestamp_ns, frame.sequence))
+        return True
 
     def get(self) -> Frame | None:
-        """Wait for the oldest frame; None once the stream has ended and all is handed out."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._ended or bool(self._frames))
-            frame = self._frames.popleft() if self._frames else None
-            self._changed.notify_all()
-            return frame
+        """Wait for the oldest frame; None once the stream has ended and all is handed out.
+
+        Its buffer is used again after the next call.
+        """
+        frame = self._waiting.get()
+        if frame is None or self._closed:
+            self._waiting.put(None)
+            return None
+        self._free.append(self._held)
+        self._held = frame.luma
+        self._tokens.put(True)
+        return frame
 
     def end(self) -> None:
         """Say that no more frames come; those that wait are still handed out."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
+        self._ended = True
+        self._waiting.put(None)
 
     def close(self) -> None:
         """End and forget the frames that wait."""
-        with self._changed:
-            self._frames.clear()
-            self._ended = True
-            self._changed.notify_all()
+        self._ended = self._closed = True
+        self._waiting.put(None)
+        self._tokens.put(False)
+
+    def _buffer(self) -> NDArray[np.uint8] | None:
+        """Give a buffer that nobody uses; None once the queue has been closed."""
+        if self._drops_oldest and self._tokens.empty():
+            try:
+                oldest = self._waiting.get_nowait()
+            except Empty:
+                pass  # the worker has taken it this moment, and frees another one
+            else:
+                if oldest is None:
+                    self._waiting.put(None)
+                    return None
+                self._dropped += 1
+                return oldest.luma
+        if not self._tokens.get():
+            self._tokens.put(False)
+            return None
+        return self._free.pop()
 
 
 class Reader:
@@ -169,8 +200,7 @@ class Reader:
                     self.problem = ""
                 timestamp_ns, sequence = frame.timestamp_ns + shift_ns, frame.sequence + shift_sequence
                 self._last = (timestamp_ns, sequence, time.monotonic_ns())
-                # Copied: the source may reuse its buffer while this frame still waits.
-                moved = Frame(np.array(frame.luma), timestamp_ns, sequence)
+                moved = Frame(frame.luma, timestamp_ns, sequence)
                 if self._stopping.is_set() or not self._queue.put(moved):
                     return ""
         except SourceError as error:

@@ -97,6 +97,21 @@ def test_the_same_frames_give_the_same_events_twice():
     assert feed(frames[:1600])[0] == feed(frames[:1600])[0]
 
 
+def test_nothing_of_a_frames_buffer_is_needed_once_the_frame_has_been_fed():
+    frames, _ = rendered(12.0, replace(DEMO, micro_duration_ms=(80.0, 180.0), micro_peak_iod=(0.015, 0.025)))
+    config = Config()
+    pipeline = Pipeline(config, load_models(config))
+    buffer = np.empty_like(frames[0].luma)
+    events = []
+    for frame in frames[:1600]:
+        buffer[:] = frame.luma
+        events += pipeline.feed(replace(frame, luma=buffer))
+        buffer[:] = frame.sequence % 256
+    events += pipeline.finish()
+    pipeline.close()
+    assert events == feed(frames[:1600])[0]
+
+
 def test_shifting_media_time_shifts_events_and_nothing_else():
     frames, _ = rendered(12.0, replace(DEMO, micro_duration_ms=(80.0, 180.0), micro_peak_iod=(0.015, 0.025)))
     shift = 1_000_000_000

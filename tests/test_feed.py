@@ -1,0 +1,171 @@
+"""The buffers between reader and worker: one copy, none overwritten too early, none more than at the start."""
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from edge.feed import FrameQueue, Reader
+from edge.records import Frame
+
+
+def frame(sequence: int, size: tuple[int, int] = (6, 8)) -> Frame:
+    return Frame(np.full(size, sequence % 251, np.uint8), sequence * 5_000_000, sequence)
+
+
+def address(got: Frame) -> int:
+    return int(got.luma.ctypes.data)
+
+
+def is_whole(got: Frame) -> bool:
+    return bool((got.luma == got.sequence % 251).all())
+
+
+@pytest.mark.parametrize("drops_oldest", [True, False])
+def test_a_frame_stays_as_it_is_while_it_waits_and_while_the_worker_is_at_it(drops_oldest: bool) -> None:
+    frames = FrameQueue(4, drops_oldest=drops_oldest)
+    source = np.zeros((120, 160), np.uint8)
+
+    def read() -> None:
+        for sequence in range(3000):
+            source[:] = sequence % 251  # one buffer, as a camera may have
+            assert frames.put(Frame(source, sequence * 5_000_000, sequence))
+        frames.end()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    taken, last, held = 0, -1, set()
+    while (got := frames.get()) is not None:
+        assert got.sequence > last
+        last, taken = got.sequence, taken + 1
+        before = is_whole(got)
+        if taken % 50 == 0:
+            # Slow now and then, so that the queue fills up.
+            np.linalg.svd(np.random.default_rng(taken).normal(size=(120, 120)))
+        assert before
+        assert is_whole(got)
+        held.add(address(got))
+    reader.join()
+    assert last == 2999
+    assert taken + frames.dropped == 3000
+    assert frames.dropped == 0 or drops_oldest
+    assert len(held) <= 5
+
+
+def test_as_many_frames_wait_as_there_is_room_for_beside_the_one_in_hand() -> None:
+    frames = FrameQueue(3, drops_oldest=True)
+    frames.put(frame(0))
+    first = frames.get()
+    assert first is not None
+    for sequence in range(1, 6):
+        frames.put(frame(sequence))
+    assert is_whole(first)
+    frames.end()
+    assert [got.sequence for got in iter(frames.get, None)] == [3, 4, 5]
+    assert frames.dropped == 2
+
+
+def test_buffers_are_used_again_and_there_are_never_more() -> None:
+    frames = FrameQueue(3, drops_oldest=True)
+    seen = set()
+    for sequence in range(100):
+        for extra in range(sequence % 6):
+            frames.put(frame(10 * sequence + extra))
+        if sequence % 6:
+            got = frames.get()
+            assert got is not None
+            seen.add(address(got))
+    assert len(seen) <= 4
+
+
+def test_a_worker_that_keeps_up_gets_the_same_two_buffers_all_the_time() -> None:
+    frames = FrameQueue(32, drops_oldest=True)
+    seen = set()
+    for sequence in range(50):
+        frames.put(frame(sequence))
+        got = frames.get()
+        assert got is not None
+        seen.add(address(got))
+    assert len(seen) == 2
+
+
+def test_frames_of_another_size_take_the_place_of_the_old_buffers() -> None:
+    frames = FrameQueue(2, drops_oldest=False)
+    kept = []
+    for sequence in range(40):
+        assert frames.put(frame(sequence, (6, 8) if sequence < 20 else (9, 5)))
+        got = frames.get()
+        assert got is not None
+        assert got.luma.shape == ((6, 8) if sequence < 20 else (9, 5))
+        assert is_whole(got)
+        kept.append(address(got))
+    assert len(set(kept[25:])) <= 3
+
+
+def test_frames_with_gaps_between_their_rows_arrive_whole() -> None:
+    frames = FrameQueue(2, drops_oldest=False)
+    wide = np.arange(200, dtype=np.uint8).reshape(10, 20)
+    frames.put(Frame(wide[:, :13], 0, 0))
+    got = frames.get()
+    assert got is not None
+    assert got.luma.flags.c_contiguous
+    assert np.array_equal(got.luma, wide[:, :13])
+
+
+def test_nothing_comes_out_of_a_queue_that_was_closed_or_goes_into_it() -> None:
+    frames = FrameQueue(3, drops_oldest=True)
+    frames.put(frame(0))
+    frames.close()
+    assert frames.get() is None
+    assert not frames.put(frame(1))
+    assert frames.get() is None
+
+
+def test_a_closed_queue_frees_a_reader_that_waits_for_a_buffer() -> None:
+    frames = FrameQueue(1, drops_oldest=False)
+    frames.put(frame(0))
+    accepted: list[bool] = []
+    reader = threading.Thread(target=lambda: accepted.append(frames.put(frame(1))))
+    reader.start()
+    frames.close()
+    reader.join()
+    assert accepted == [False]
+
+
+class _Resized:
+    """A camera that comes back with another size."""
+
+    name = "test camera"
+    nominal_rate_hz = 200.0
+    duration_s: float | None = None
+    start_time_ns = 0
+    frames_out_of_order = 0
+
+    def __init__(self, size: tuple[int, int], count: int) -> None:
+        self.size, self.warnings, self._count = size, list[str](), count
+
+    def frames(self) -> Iterator[Frame]:
+        buffer = np.zeros(self.size[::-1], np.uint8)
+        for sequence in range(self._count):
+            buffer[:] = sequence
+            yield Frame(buffer, sequence * 5_000_000, sequence)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.mark.parametrize("size", [(8, 6), (31, 17)])
+def test_a_reader_hands_over_what_the_source_gave_whatever_its_size(size: tuple[int, int]) -> None:
+    frames = FrameQueue(3, drops_oldest=False)
+    reader = Reader(
+        lambda: _Resized(size, 50), frames, is_live=False, light=lambda _: None, retried=lambda: None
+    )
+    reader.start()
+    count = 0
+    while (got := frames.get()) is not None:
+        assert got.luma.shape == size[::-1]
+        assert is_whole(got)
+        count += 1
+    reader.close(5.0)
+    assert count == 50

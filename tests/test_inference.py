@@ -1,16 +1,19 @@
 """Models are loaded whole or refused with a reason, and the engines agree."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edge.errors import ModelError
+from edge.config import load
+from edge.errors import ConfigError, ModelError
 from edge.inference import Model, Tensor
+from edge.inference.coral import Isolation
 from edge.inference.cpu import ENGINES, CpuModel, installed_engines
 from edge.inference.manifest import MANIFEST, load_model, models_folder, read_manifest
+from edge.inference.models import Models, load_models
 from tools import passport
 
 NAMES = sorted(read_manifest(models_folder()))
@@ -39,23 +42,74 @@ def some_input(model: Model, seed: int) -> np.ndarray:
     return np.clip(noise, -128, 127).astype(np.int8)
 
 
-def test_a_model_answers_with_the_tensors_of_its_passport(name: str) -> None:
+KINDS = (*ENGINES, "child", "edgetpu")
+
+
+@pytest.fixture(params=KINDS)
+def served(request: pytest.FixtureRequest, until: Callable[..., None]) -> Iterator[Models]:
+    """The three models by each of the ways to run them: what follows holds for all."""
+    kind = request.param
+    if kind in ("child", "edgetpu"):
+        isolation = Isolation(engine=installed_engines()[0]) if kind == "child" else None
+        accelerator = "auto" if kind == "child" else kind
+        try:
+            models = load_models(
+                load(None, [f"inference.accelerator={accelerator}", "inference.deadline_ms=1000"]),
+                isolation=isolation,
+            )
+        except ConfigError as error:
+            pytest.skip(f"no Coral here: {error}")
+        until(lambda: models.status.state == "in use", "the child")
+    elif kind in installed_engines():
+        models = Models(*(load_model(name, engine=kind) for name in ("detector", "landmark", "spotter")))
+    else:
+        pytest.skip(f"{kind} is not installed here")
+    yield models
+    if kind in ("child", "edgetpu"):
+        assert models.status.fallback_runs == 0, "the CPU answered in the place of what was to be tested"
+    models.close()
+
+
+def test_a_model_answers_with_the_tensors_of_its_passport(served: Models, name: str) -> None:
     passport_of = read_manifest(models_folder())[name]
-    model = load_model(name)
+    model: Model = getattr(served, name)
     outputs = model.run(some_input(model, 0))
     assert [output.shape for output in outputs] == [tensor.shape for tensor in passport_of.outputs]
     assert all(output.dtype == np.int8 for output in outputs)
     assert [tensor.name for tensor in model.outputs] == sorted(tensor.name for tensor in model.outputs)
-    assert model.sha256 == passport_of.sha256
-    model.close()
+    assert (model.name, model.sha256) == (name, passport_of.sha256)
+    assert model.engine in (*ENGINES, "edgetpu")
 
 
-def test_the_same_input_gives_the_same_output(name: str) -> None:
-    model = load_model(name)
+def test_the_same_input_gives_the_same_output(served: Models, name: str) -> None:
+    model: Model = getattr(served, name)
     values = some_input(model, 1)
     first = [output.copy() for output in model.run(values)]
     model.run(some_input(model, 2))
     assert all(np.array_equal(a, b) for a, b in zip(first, model.run(values), strict=True))
+
+
+def test_models_in_turn_do_not_disturb_each_other(served: Models) -> None:
+    models: list[Model] = [served.detector, served.landmark, served.spotter]
+    inputs = [some_input(model, 4) for model in models]
+    alone = [
+        [output.copy() for output in model.run(values)] for model, values in zip(models, inputs, strict=True)
+    ]
+    for _ in range(3):
+        for model, values, wanted in zip(models, inputs, alone, strict=True):
+            assert all(map(np.array_equal, model.run(values), wanted))
+
+
+def test_every_way_to_run_a_model_agrees_within_a_few_steps(served: Models, name: str) -> None:
+    model, reference = getattr(served, name), load_model(name)
+    values = some_input(reference, 2)
+    for one, other in zip(model.run(values), reference.run(values), strict=True):
+        assert np.percentile(np.abs(one.astype(np.int16) - other), 99) <= MOST_STEPS_APART
+
+
+def test_an_input_of_another_shape_is_refused(served: Models, name: str) -> None:
+    with pytest.raises(ValueError, match=r"(?i)dimension|shape"):
+        getattr(served, name).run(np.zeros((1, 2, 3), np.int8))
 
 
 @pytest.mark.skipif(len(installed_engines()) < 2, reason="only one engine is installed here")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from edge.inference.models import NAMES, Models, load_models
 from edge.out.leds import Fault
 from edge.out.systemd import Notifier
 from edge.pipeline import Statistics
-from tests.test_inference import some_input
+from tests.test_inference import MOST_STEPS_APART, some_input
 
 Until = Callable[..., None]
 Start = Callable[..., Models]
@@ -258,6 +259,85 @@ def _has_ended(pid: int) -> bool:
         return ") Z " in Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return True
+
+
+# A driver with the entry points of libedgetpu that takes no operator upon itself, so that the CPU runs all of them.
+DRIVER = """
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <stdio.h>
+typedef struct Delegate {
+  void *data;
+  int (*prepare)(void *, struct Delegate *);
+  void *copy_from, *copy_to, *free_buffer;
+  int64_t flags;
+  void *opaque;
+} Delegate;
+static int prepare(void *context, Delegate *self) { return 0; }
+Delegate *tflite_plugin_create_delegate(char **keys, char **values, size_t count, void (*report)(const char *)) {
+  for (size_t i = 0; i < count; i++) {
+    if (!strcmp(keys[i], "device") && !strcmp(values[i], ":7")) { report("no such device"); return 0; }
+    if (!strcmp(keys[i], "device") && !strcmp(values[i], "pci")) { fputs("F driver.cc:1148\\n", stderr); abort(); }
+  }
+  Delegate *made = calloc(1, sizeof(Delegate));
+  made->prepare = prepare;
+  return made;
+}
+void tflite_plugin_destroy_delegate(Delegate *made) { free(made); }
+"""
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shared library in the place of libedgetpu."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler here")
+    folder = tmp_path_factory.mktemp("driver")
+    (folder / "driver.c").write_text(DRIVER)
+    library = folder / edgetpu.LIBRARY
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, folder / "driver.c"], check=True)
+    return library
+
+
+def with_driver(library: Path, device: str) -> Accelerator:
+    """An accelerator that loads a driver; the models need not be compiled for one that takes nothing upon itself."""
+    files = {name: (models_folder() / f"{name}.tflite", "") for name in NAMES}
+    isolation = replace(PATIENT, engine="edgetpu", library=str(library), device=device, deadline_s=1.0)
+    return Accelerator([load_model(name) for name in NAMES], files, isolation, asked="edgetpu")
+
+
+def test_the_child_loads_the_driver_and_runs_models_with_it(driver: Path, until: Until) -> None:
+    accelerator = with_driver(driver, "")
+    until(lambda: accelerator.status.state == "in use", "the child")
+    model, cpu = accelerator.models[1], load_model("landmark")
+    assert model.engine == "edgetpu"
+    values = some_input(cpu, 0)
+    for one, other in zip(model.run(values), cpu.run(values), strict=True):
+        assert np.percentile(np.abs(one.astype(np.int16) - other), 99) <= MOST_STEPS_APART
+    assert accelerator.status.fallback_runs == 0
+    accelerator.close()
+
+
+@pytest.mark.parametrize(
+    ("device", "reason"),
+    [(":7", r"cannot open inference.device = ':7' .*no such device"), ("pci", r"SIGABRT\); .*")],
+)
+def test_a_driver_that_fails_or_aborts_does_not_take_the_program_with_it(
+    driver: Path, until: Until, device: str, reason: str
+) -> None:
+    accelerator = with_driver(driver, device)
+    until(lambda: accelerator.status.state == "lost", "the loss")
+    assert re.search(reason, accelerator.status.reason, re.S), accelerator.status.reason
+    accelerator.close()
+
+
+def test_a_driver_that_is_none_is_named(tmp_path: Path, until: Until) -> None:
+    accelerator = with_driver(tmp_path / "nothing.so", "")
+    until(lambda: accelerator.status.state == "lost", "the loss")
+    assert "nothing.so cannot open the first device" in accelerator.status.reason
+    accelerator.close()
 
 
 def test_an_order_survives_the_command_line() -> None:

@@ -19,10 +19,11 @@ from edge.errors import ConfigError
 from edge.health import Health, Report
 from edge.inference import edgetpu
 from edge.inference.channel import ModelOrder, Order
-from edge.inference.coral import Accelerator, Isolation
+from edge.inference.coral import Accelerator
 from edge.inference.cpu import installed_engines
 from edge.inference.manifest import load_model, models_folder, read_manifest
 from edge.inference.models import NAMES, Models, load_models
+from edge.inference.process import Isolation
 from edge.out.leds import Fault
 from edge.out.systemd import Notifier
 from edge.pipeline import Statistics
@@ -237,7 +238,7 @@ def test_the_child_ends_with_the_program_and_does_not_see_the_service_manager(
 ) -> None:
     script = (
         "import os, sys, time\nfrom edge.config import load\nfrom edge.inference.models import load_models\n"
-        "from edge.inference.coral import Isolation\n"
+        "from edge.inference.process import Isolation\n"
         f"m = load_models(load(None), isolation=Isolation(engine={PATIENT.engine!r}))\n"
         "while m.accelerator.pid is None: time.sleep(0.01)\n"
         "print(m.accelerator.pid, flush=True)\ntime.sleep(100)\n"

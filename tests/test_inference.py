@@ -10,10 +10,10 @@ import pytest
 from edge.config import load
 from edge.errors import ConfigError, ModelError
 from edge.inference import Model, Tensor
-from edge.inference.coral import Isolation
 from edge.inference.cpu import ENGINES, CpuModel, installed_engines
 from edge.inference.manifest import MANIFEST, load_model, models_folder, read_manifest
 from edge.inference.models import Models, load_models
+from edge.inference.process import Isolation
 from tools import passport
 
 NAMES = sorted(read_manifest(models_folder()))

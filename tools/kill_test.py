@@ -27,9 +27,9 @@ from edge.config import Config, load
 from edge.frames import FrameSource
 from edge.frames.looped import LoopedSource
 from edge.frames.paced import PacedSource
-from edge.inference.coral import Isolation
 from edge.inference.cpu import installed_engines
 from edge.inference.models import Models, load_models
+from edge.inference.process import Isolation
 from tools.soak import TimedPipeline, portrait
 
 SIGNALS = (signal.SIGKILL, signal.SIGABRT, signal.SIGSTOP)

@@ -1,7 +1,7 @@
 """The inference child: loads the models, answers one call at a time, and may die without harm.
 
 libedgetpu ends the whole process when a USB transfer fails, so it is loaded here and nowhere else. Started by
-`edge.inference.coral`; ends with it.
+`edge.inference.process`; ends with the program.
 """
 
 import ctypes
@@ -112,6 +112,7 @@ def serve(order: Order) -> None:
 def main() -> None:
     """Serve the order given on the command line."""
     order = Order.of_text(sys.argv[1])
+    # Sent when the thread that started this process ends, which lives as long as this child is wanted.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != order.parent:  # it has ended before the line above
         return

@@ -8,8 +8,9 @@ from edge.config import Config
 from edge.errors import ConfigError, ModelError
 from edge.inference import AcceleratorStatus, Model
 from edge.inference import edgetpu as coral_facts
-from edge.inference.coral import Accelerator, Isolation
+from edge.inference.coral import Accelerator
 from edge.inference.manifest import load_model, models_folder, read_manifest
+from edge.inference.process import Isolation
 
 log = logging.getLogger(__name__)
 

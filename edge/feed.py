@@ -214,7 +214,9 @@ class Reader:
             self.start_time_ns = source.start_time_ns
             return 0, 0
         away_ns = max(time.monotonic_ns() - read_ns, 1)
-        return last_ns + away_ns - first.timestamp_ns, last_sequence + 1 - first.sequence
+        # What it would have given meanwhile is lost. Without these numbers a long outage would pass for a clock's jump.
+        away = max(round(away_ns * source.nominal_rate_hz / 1e9), 1)
+        return last_ns + away_ns - first.timestamp_ns, last_sequence + away - first.sequence
 
     def _reopened(self, problem: str) -> FrameSource | None:
         """Try to open the source until it works; None once reading is to stop."""

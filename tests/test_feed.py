@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from edge.continuity import Continuity
+from edge.errors import SourceError
 from edge.feed import FrameQueue, Reader
 from edge.records import Frame
 
@@ -169,3 +171,30 @@ def test_a_reader_hands_over_what_the_source_gave_whatever_its_size(size: tuple[
         count += 1
     reader.close(5.0)
     assert count == 50
+
+
+def test_a_camera_that_was_away_for_long_has_lost_frames_and_its_clock_has_not_jumped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_ns = [0]
+    monkeypatch.setattr("edge.feed.time.monotonic_ns", lambda: now_ns[0])
+    monkeypatch.setattr("edge.feed.RETRY_S", (0.001, 0.001))
+
+    class Breaking(_Resized):
+        def frames(self) -> Iterator[Frame]:
+            yield from super().frames()
+            if now_ns[0] == 0:
+                now_ns[0] = 60_000_000_000
+                raise SourceError("cable pulled")
+
+    frames = FrameQueue(200, drops_oldest=True)
+    reader = Reader(
+        lambda: Breaking((8, 6), 60), frames, is_live=True, light=lambda _: None, retried=lambda: None
+    )
+    continuity = Continuity()
+    reader.start()
+    while (got := frames.get()) is not None:
+        continuity.take(got)
+    reader.close(5.0)
+    assert (continuity.frames, continuity.clock_steps, continuity.out_of_order) == (120, 0, 0)
+    assert continuity.dropped == 60 * 200 - 1

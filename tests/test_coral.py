@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gpiozero.pins.mock import MockFactory
 
+from edge.app import App
 from edge.baseline import Rest
-from edge.config import load
+from edge.config import Config, load
 from edge.errors import ConfigError
 from edge.health import Health, Report
 from edge.inference import edgetpu
@@ -27,6 +29,7 @@ from edge.inference.process import Isolation
 from edge.out.leds import Fault
 from edge.out.systemd import Notifier
 from edge.pipeline import Statistics
+from tests.test_app import Camera
 from tests.test_inference import MOST_STEPS_APART, some_input
 
 Until = Callable[..., None]
@@ -442,3 +445,37 @@ def test_a_lost_accelerator_lights_its_fault_and_degrades_the_state(start: Start
     health.show(Report(numbers, True, True, models.status, dict, 0, "", "", "", ()))
     assert said[-1].startswith("degraded: inference child: cannot be started (No such file or directory)")
     assert lamp.faults[Fault.ACCELERATOR]
+
+
+def test_the_device_shows_the_loss_of_its_child_and_its_return_and_handles_every_frame(
+    monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    made: list[Models] = []
+
+    def isolated(config: Config) -> Models:
+        made.append(load_models(config, isolation=replace(PATIENT, first_retry_s=0.3, longest_retry_s=0.3)))
+        return made[-1]
+
+    monkeypatch.setattr("edge.app.load_models", isolated)
+    config = load(None, ["mqtt.enabled=false", f"inference.deadline_ms={DEADLINE_MS}"])
+    factory = MockFactory()
+    with App(config, Camera, is_live=True, pin_factory=factory) as app:
+        leds = app.leds
+        assert leds is not None
+
+        def faults() -> frozenset[Fault]:
+            app.attend()
+            return leds.faults
+
+        accelerator = accelerator_of(made[0])
+        until(lambda: app.statistics.frames > 0 and accelerator.pid is not None, "the child and frames")
+        assert Fault.ACCELERATOR not in faults()
+        pid = accelerator.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: Fault.ACCELERATOR in faults(), "the fault light")
+        until(lambda: Fault.ACCELERATOR not in faults(), "the light's end")
+        assert made[0].status.restarts >= 1
+        assert (app.statistics.dropped, app.failure) == (0, "")
+    assert accelerator.pid is None
+    factory.reset()

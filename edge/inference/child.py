@@ -9,6 +9,7 @@ import hashlib
 import math
 import mmap
 import os
+import resource
 import signal
 import socket
 import sys
@@ -109,6 +110,16 @@ def serve(order: Order) -> None:
             raise
 
 
+def _leave_no_core() -> None:
+    """Keep an abort from writing this process's memory, which holds pictures of a face, to disk.
+
+    Source: linux, fs/coredump.c: a limit of 1 byte is too small for a file, and the one value (0 is not) that also
+    keeps a dump from being piped to a program such as systemd-coredump.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0 if most == 0 else 1, most))
+
+
 def main() -> None:
     """Serve the order given on the command line."""
     order = Order.of_text(sys.argv[1])
@@ -116,6 +127,10 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != order.parent:  # it has ended before the line above
         return
+    # A service manager's SIGTERM reaches both at once; the program says when this ends, not whoever stops the program.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    _leave_no_core()
     try:
         serve(order)
     except Exception:

@@ -25,6 +25,8 @@ _TEST_STEPS = 12
 """int8 steps between engines for all but `_TEST_OUTLIERS` of a model's output values; see tests/test_inference.py."""
 _TEST_OUTLIERS = 0.02
 _GRACE_S = 1.0
+_LOOK_S = 1.0
+"""How often the keeper looks at the child in use. Calls notice most of what can happen, but there may be none."""
 _JOIN_S = 10.0
 
 
@@ -90,11 +92,16 @@ class Accelerator:
                 try:
                     answer = child.run(place, values, self._isolation.deadline_s)
                 except ChildError as error:
-                    self._child = None
-                    self._state, self._reason = "lost", str(error)
-                    self._lost.set()  # the keeper ends it
+                    self._give_up(str(error))
             self._fallback_runs += answer is None
             return answer
+
+    def _give_up(self, reason: str) -> None:
+        """Use the child no more, and have the keeper end it; with the lock held."""
+        if self._child is not None:
+            self._child = None
+            self._state, self._reason = "lost", reason
+        self._lost.set()
 
     def close(self) -> None:
         """End the child and its keeper; may be called again."""
@@ -167,7 +174,11 @@ class Accelerator:
             self._uses += 1
             self._state, self._reason = "in use", ""
         log.info("inference child: %s in use (process %d)", self._isolation.engine, child.process.pid)
-        self._lost.wait()
+        while not self._lost.wait(_LOOK_S):
+            child.trim_words()
+            if child.process.poll() is not None:
+                with self._lock:
+                    self._give_up(ENDED)
         return time.monotonic() - began_s
 
 

@@ -4,6 +4,7 @@ The child's own side is `edge.inference.child`.
 """
 
 import contextlib
+import fcntl
 import mmap
 import os
 import signal
@@ -38,8 +39,13 @@ Outputs = tuple[NDArray[np.int8], ...]
 ENDED = "has ended"
 """The words of `ChildError` for a child that is gone."""
 _START = "import sys; sys.path.append(sys.argv.pop(1)); from edge.inference.child import main; main()"
-_LATE_IN_A_ROW = 40
-"""Calls: a child that misses its deadline so often costs more than it brings."""
+_LATE_OVER = 40
+_LATE_SHARE = 0.3
+"""A child that misses its deadline in more than this share of its last calls, by an exponential mean over
+`_LATE_OVER`, costs more than it brings: each miss is a wait and then the CPU's own time. A share and not a row,
+because the one slow model of three must not hide behind the others."""
+_WORDS_MOST = 1 << 16
+"""Bytes kept of what the child writes to stderr."""
 _END_S = 5.0
 """Time that a killed child gets to be gone; one that its device holds in the kernel may need longer."""
 
@@ -64,8 +70,8 @@ class Isolation:
     """The time before a new child doubles up to this."""
     healthy_s: float = 10.0
     """A child that was used for so long counts as sound: the next one is tried after `first_retry_s` again."""
-    command: tuple[str, ...] = (sys.executable, "-c", _START, str(Path(__file__).resolve().parents[2]))
-    """Starts the child; the order follows as the last argument."""
+    command: tuple[str, ...] = (sys.executable, "-P", "-c", _START, str(Path(__file__).resolve().parents[2]))
+    """Starts the child, which imports nothing from the working directory; the order follows as the last argument."""
 
 
 class ChildError(EdgeError):
@@ -82,7 +88,7 @@ class Child:
             OSError: no process or memory to be had.
         """
         self._isolation = isolation
-        self._sequence, self._asked_s, self._late_in_a_row = 0, 0.0, 0
+        self._sequence, self._asked_s, self._late_share = 0, 0.0, 0.0
         self._expected = b""
         """The answer to the call that is out; empty: none is."""
         with contextlib.ExitStack() as given:
@@ -90,6 +96,8 @@ class Child:
             given.callback(theirs.close)
             memory = _shared(given, "microedge tensors", memory_size(models))
             self._words_fd = os.memfd_create("microedge child's words", os.MFD_CLOEXEC)
+            # So that what it writes after `trim_words` begins anew.
+            fcntl.fcntl(self._words_fd, fcntl.F_SETFL, os.O_APPEND)
             self._areas = areas(mmap.mmap(memory, 0), models)
             order = Order(
                 isolation.engine, isolation.library, isolation.device, isolation.threads, os.getpid(),
@@ -140,14 +148,15 @@ class Child:
             self._link.send(message(RUN, self._sequence, place, area.input.nbytes))
         except OSError as error:
             raise ChildError(ENDED) from error
-        if not self._has_answered(deadline_s):
-            self._late_in_a_row += 1
-            if self._late_in_a_row >= _LATE_IN_A_ROW:
+        is_late = not self._has_answered(deadline_s)
+        self._late_share += (is_late - self._late_share) / _LATE_OVER
+        if is_late:
+            if self._late_share > _LATE_SHARE:
                 raise ChildError(
-                    f"answers later than inference.deadline_ms = {1000 * deadline_s:g} every time"
+                    f"answers later than inference.deadline_ms = {1000 * deadline_s:g} in more than "
+                    f"{_LATE_SHARE:.0%} of its calls"
                 )
             return None
-        self._late_in_a_row = 0
         return tuple(output.copy() for output in area.outputs)
 
     def _has_answered(self, timeout_s: float) -> bool:
@@ -163,6 +172,11 @@ class Child:
             raise ChildError(_objection(answer))
         self._expected = b""
         return True
+
+    def trim_words(self) -> None:
+        """Forget what it wrote to stderr if that has become much: a driver may complain for weeks."""
+        if os.fstat(self._words_fd).st_size > _WORDS_MOST:
+            os.ftruncate(self._words_fd, 0)
 
     def kill(self) -> None:
         """End it at once, without waiting."""

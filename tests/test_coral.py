@@ -411,6 +411,7 @@ def test_devices_are_found_on_usb_before_and_after_their_firmware_and_on_pcie(tm
         ("tflite-runtime", "2.17.0", "16.0TF2.17.1-1", "unproven"),
         ("tflite-runtime", "2.14.0", "16.0TF2.17.1-1", "known to crash"),
         ("tflite-runtime", "2.14.0", "16.0", "known to crash"),
+        ("tflite-runtime", "2.9.1", "16.0", "unproven"),
         ("tflite-runtime", "2.14.0", "", "unproven"),
         ("litert", "2.3.0", "16.0TF2.19.1-1", "unproven"),
     ],
@@ -421,6 +422,18 @@ def test_runtime_and_library_are_judged_as_a_pair(
     judged = edgetpu.pairing(engine, runtime, library)
     assert judged.verdict == verdict
     assert runtime in judged.words
+
+
+def test_the_runtime_that_goes_with_the_driver_is_taken_before_the_faster_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = tmp_path / "status"
+    entry = "Package: libedgetpu1-std\nStatus: install ok installed\nVersion: 16.0TF2.{}-1\n"
+    monkeypatch.setattr(edgetpu, "installed_engines", lambda: ["litert", "tflite-runtime"])
+    monkeypatch.setattr(edgetpu, "_runtime_version", {"litert": "2.3.0", "tflite-runtime": "2.14.0"}.get)
+    for built_with, taken in (("14.0", "tflite-runtime"), ("19.1", "litert")):
+        status.write_text(entry.format(built_with))
+        assert edgetpu.best_runtime(status)[0] == taken
 
 
 def test_the_librarys_version_is_that_of_its_package(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from edge.inference.channel import (
     message,
 )
 from edge.inference.cpu import CpuModel
-from edge.inference.edgetpu import ENGINE, delegate
+from edge.inference.edgetpu import ENGINE, best_runtime, delegate
 
 _PR_SET_PDEATHSIG = 1
 """Source: prctl(2)."""
@@ -61,7 +61,8 @@ class Loaded:
         delegates: list[Any] = []
         engine = order.engine
         if engine == ENGINE:
-            delegates, engine = [delegate(order.library, order.device)], "auto"
+            engine, _ = best_runtime()
+            delegates = [delegate(engine, order.library, order.device)]
         self._model = CpuModel(
             content, name=wanted.name, sha256=found, engine=engine, threads=order.threads, delegates=delegates
         )

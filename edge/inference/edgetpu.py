@@ -84,30 +84,33 @@ def missing(models: dict[str, Path], library: Path | None, devices: list[str]) -
     return found
 
 
-def delegate(library: str, device: str) -> Any:
+def delegate(engine: str, library: str, device: str) -> Any:
     """Load the driver and open a device. Only for the inference child.
 
     Args:
+        engine: the runtime that will use it, of `best_runtime`.
         library: its path.
         device: empty for the first, else "usb", "pci", ":1", "usb:0" and so on.
 
     Raises:
-        ModelError: no runtime, or the driver finds no device.
+        ModelError: the runtime is absent, or the driver finds no device.
     """
-    for engine in installed_engines():
-        module = engine_module(engine)
-        assert module is not None
-        try:
-            return module.load_delegate(library, delegate_options(device))
-        except (OSError, ValueError, RuntimeError) as error:
-            where = f"inference.device = {device!r}" if device else "the first device"
-            raise ModelError(f"{library} cannot open {where} ({error or 'no reason given'})") from error
-    raise ModelError(f"no runtime: install one of {', '.join(_PACKAGES.values())}")
+    module = engine_module(engine)
+    if module is None:
+        raise ModelError(f"{_PACKAGES[engine]} is not installed")
+    try:
+        return module.load_delegate(library, delegate_options(device))
+    except (OSError, ValueError, RuntimeError) as error:
+        where = f"inference.device = {device!r}" if device else "the first device"
+        raise ModelError(f"{library} cannot open {where} ({error or 'no reason given'})") from error
 
 
 def delegate_options(device: str) -> dict[str, str]:
     """Give the driver's options that select a device. Source: libedgetpu, tflite/public/edgetpu_c.h."""
     return {"device": device} if device else {}
+
+
+_VERDICTS = ("ok", "unproven", "known to crash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,8 @@ class Pairing:
 def pairing(engine: str, runtime: str, library: str) -> Pairing:
     """Judge a runtime and a driver: unless both come from the same TensorFlow, the process crashes.
 
-    Source: google-coral/edgetpu#812, google-coral/libedgetpu#26 and #53, tensorflow/tensorflow#62371; the drivers of
-    feranick/libedgetpu name their TensorFlow, Google's own 16.0 of July 2021 comes from TensorFlow 2.5.
+    Source: google-coral/edgetpu#712 and #812, google-coral/libedgetpu#26 and #53, tensorflow/tensorflow#62371; the
+    drivers of feranick/libedgetpu name their TensorFlow, Google's own 16.0 of July 2021 comes from TensorFlow 2.5.
 
     Args:
         engine: "litert" or "tflite-runtime".
@@ -137,6 +140,8 @@ def pairing(engine: str, runtime: str, library: str) -> Pairing:
         return Pairing("unproven", f"{pair}: both must come from the same TensorFlow")
     named = re.search(r"TF(\d+\.\d+(?:\.\d+)?)", library)
     built_with = named[1] if named else "2.5"
+    if not named and runtime.split(".")[:2] in (["2", minor] for minor in "6789"):
+        return Pairing("unproven", f"{pair}: reported to work; the driver was built with TensorFlow 2.5")
     if runtime.split(".")[:2] != built_with.split(".")[:2]:
         return Pairing(
             "known to crash",
@@ -147,16 +152,17 @@ def pairing(engine: str, runtime: str, library: str) -> Pairing:
     return Pairing("ok", f"{pair}: from the same TensorFlow")
 
 
-def installed_pairing(dpkg: Path = _DPKG) -> Pairing:
-    """Judge what is installed here.
+def best_runtime(dpkg: Path = _DPKG) -> tuple[str, Pairing]:
+    """Give the installed runtime that goes best with the installed driver; the CPU may have another.
 
     Raises:
         ModelError: no runtime at all.
     """
-    engines = installed_engines()
-    if not engines:
+    library = library_version(dpkg)
+    pairs = [(engine, pairing(engine, _runtime_version(engine), library)) for engine in installed_engines()]
+    if not pairs:
         raise ModelError(f"no runtime: install one of {', '.join(_PACKAGES.values())}")
-    return pairing(engines[0], _runtime_version(engines[0]), library_version(dpkg))
+    return min(pairs, key=lambda pair: _VERDICTS.index(pair[1].verdict))
 
 
 def library_version(dpkg: Path = _DPKG) -> str:

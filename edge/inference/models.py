@@ -99,7 +99,7 @@ def _coral(config: Config, folder: Path) -> tuple[list[str], Isolation]:
     files = {name: path for name, (path, _) in _files(folder, coral_facts.ENGINE).items()}
     lacks = coral_facts.missing(files, library, coral_facts.find_devices())
     if not lacks:
-        pair = coral_facts.installed_pairing()
+        _, pair = coral_facts.best_runtime()
         log.log(logging.WARNING if pair.verdict == "known to crash" else logging.INFO,
                 "Edge TPU: %s (%s)", pair.words, pair.verdict)  # fmt: skip
     return lacks, Isolation(

@@ -176,8 +176,9 @@ class Inference:
         "", "Which Coral; empty: the first, `usb`, `pci`, `:1` the second, `usb:0`.",
         r"(usb|pci)?(:\d{1,2})?", "usb, pci, :N, usb:N or pci:N",
     )  # fmt: skip
+    # So that a call that meets a fault, deadline and CPU together, fits one frame period of 200 Hz.
     deadline_ms: float = _number(
-        4.0, 0.5, 1000, "ms", "Time in which the accelerator must answer; then the CPU does."
+        3.0, 0.5, 1000, "ms", "Time in which the accelerator must answer; then the CPU does."
     )
     threads: int = _number(1, 1, 4, "threads", "CPU threads per model.")
     models: str = _text("", "Folder of models and manifest; empty: those that came with the program.")

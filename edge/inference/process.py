@@ -59,7 +59,7 @@ class Isolation:
     library: str = ""
     device: str = ""
     threads: int = 1
-    deadline_s: float = 0.004
+    deadline_s: float = 0.003
     """After which the CPU model answers a call."""
     hang_s: float = 0.5
     """After which a child that owes an answer is killed."""

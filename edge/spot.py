@@ -47,7 +47,7 @@ class Spotter:
         hop_ms: time between two runs of the net.
     """
 
-    def __init__(self, model: Model, *, threshold: float = 0.85, hop_ms: int = 20) -> None:
+    def __init__(self, model: Model, *, threshold: float = 0.8, hop_ms: int = 20) -> None:
         self._net = TemporalNet(model, hop_ms=hop_ms)
         self._temperature = model.calibration.get("emotion_temperature", 1.0)
         self._level = min(threshold, _OPEN)

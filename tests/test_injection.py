@@ -5,7 +5,7 @@ import pytest
 
 from edge.continuity import Continuity
 from edge.records import Frame
-from tools.evaluate.injection import FAULTS, Delivery, Stream, _in_clip_time
+from tools.evaluate.injection import FAULTS, Delivery, Outcome, Stream, _in_clip_time, table
 from tools.evaluate.records import Answer, Recording, Stretch
 
 FRAMES = 4000
@@ -61,3 +61,16 @@ def test_answers_after_a_step_are_held_against_the_clips_own_time() -> None:
     mapped = _in_clip_time(given, Stream((), 3_600_000_000_000, 4_000_000_000))
     assert [a.onset_s for a in mapped.answers] == [1.0, pytest.approx(8.0)]
     assert [s.end_s for s in mapped.not_assessable] == [pytest.approx(4.02), pytest.approx(4.27)]
+
+
+def test_clips_are_summed_up_and_a_ratio_of_nothing_is_none() -> None:
+    def outcome(clip: str, found: int, missed: int) -> Outcome:
+        return Outcome("1 % lost", clip, 20, 20, 0, 0, 0, 0.9, found, 0, missed, 1)
+
+    def cells(*outcomes: Outcome) -> list[str]:
+        return [next(iter(column.cells)) for column in table(outcomes).columns]
+
+    assert cells(outcome("a", 3, 1), outcome("b", 1, 0)) == [
+        "1 % lost", "40", "40", "0 of 0", "0", "90.0%", "4", "0", "1", "0.80", "0.73", "2", "1 1"
+    ]  # fmt: skip
+    assert cells(outcome("a", 0, 0))[9:11] == ["-", "-"]

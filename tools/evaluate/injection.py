@@ -235,8 +235,8 @@ def table(outcomes: Sequence[Outcome]) -> Table:
             str(sum(o.clock_steps for o in part)),
             f"{np.mean([o.assessable_share for o in part]):.1%}",
             str(found), str(sum(o.excused for o in part)), str(missed),
-            f"{found / max(found + missed, 1):.2f}",
-            f"{2 * found / max(2 * found + false + missed, 1):.2f}",
+            f"{found / (found + missed):.2f}" if found + missed else "-",
+            f"{2 * found / (2 * found + false + missed):.2f}" if found + missed else "-",
             str(false), " ".join(str(o.false) for o in part),
         )  # fmt: skip
     return shown

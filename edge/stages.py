@@ -86,7 +86,7 @@ class Stopwatch:
         kept = min(self._frames, len(self._times_ns))
         wanted = kept if frames is None else min(frames, kept)
         last = np.arange(self._frames - wanted, self._frames) % len(self._times_ns)
-        return self._times_ns[last] * 1e-6
+        return np.asarray(self._times_ns[last] * 1e-6, np.float64)
 
     def spreads(self) -> Mapping[Stage, Spread]:
         """Give the spread of each stage that any of the last frames passed."""

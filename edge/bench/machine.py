@@ -37,7 +37,7 @@ def describe() -> Machine:
     return Machine(
         board=_read(_MODEL).rstrip("\0"),
         cpu=_cpu(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         governor=_read(_GOVERNOR),
         load=round(os.getloadavg()[0], 2),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",

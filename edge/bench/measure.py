@@ -1,5 +1,6 @@
 """Measure the device's own path: as fast as it can beside the yardstick, at the camera's pace, and what it keeps."""
 
+import gc
 import statistics
 import sys
 import time
@@ -18,6 +19,7 @@ from edge.bench.peer import FaceMesh
 from edge.bench.yardstick import load_yardstick
 from edge.config import Config
 from edge.errors import EdgeError
+from edge.feed import FrameQueue
 from edge.frames import FrameSource
 from edge.frames.paced import PacedSource
 from edge.inference.models import load_models
@@ -31,8 +33,8 @@ _YARDSTICKS = 20
 _PEER_FRAMES = 40
 _WARM_UP = 300
 """Frames before anything is measured: the face is found, and the person's baseline has begun."""
-_SETTLED, _TRACED = 1500, 200
-"""Frames until all bounded histories are full (five seconds), and frames watched from then on."""
+_SETTLED_S, _SETTLED_MAX, _TRACED = 7.5, 1500, 200
+"""Media time, and frames at most, until all bounded histories are full, and frames watched from then on."""
 ATTEND_S = 0.1
 
 
@@ -70,6 +72,8 @@ class Unpaced:
     rss_growth_mb: float
     """From the end of the first block to the end of the last."""
     events: int
+    face_share: float
+    """Of the frames, those in which a face was followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ class Memory:
     """What a frame leaves behind and needs for a moment."""
 
     blocks_per_frame: float
-    """Memory blocks that Python holds more after a frame than before, mean over 1,500; 0 if nothing grows."""
+    """Memory blocks that Python holds more after a frame than before, mean over 7.5 s of frames; 0 if nothing grows."""
     usual_kb: float
     """Most that a frame's work held at once, KiB, its luma not counted: the median frame,"""
     largest_kb: float
@@ -130,11 +134,13 @@ def unpaced(
     yardstick_ms: list[float] = []
     peer_ms: list[tuple[float, float]] = []
     rss_first = 0.0
+    faces = 0
     try:
         for number in range(repeats):
             cpu_s, wall_s = time.process_time(), time.perf_counter()
             for frame in islice(frames, BLOCK):
                 events += len(pipeline.feed(frame))
+                faces += pipeline.face is not None
             cpu_ms.append((time.process_time() - cpu_s) * 1000 / BLOCK)
             wall_ms.append((time.perf_counter() - wall_s) * 1000 / BLOCK)
             times.append(pipeline.stopwatch.times_ms(BLOCK))
@@ -164,6 +170,7 @@ def unpaced(
         rss_mb=rss,
         rss_growth_mb=rss - rss_first,
         events=events,
+        face_share=faces / (repeats * BLOCK),
     )
 
 
@@ -193,11 +200,15 @@ def memory(config: Config, looped: FrameSource) -> Memory:
     peaks: list[int] = []
     try:
         frames = looped.frames()
-        for frame in islice(frames, _SETTLED):
+        settled = min(round(_SETTLED_S * looped.nominal_rate_hz), _SETTLED_MAX)
+        for frame in islice(frames, settled):
             pipeline.feed(frame)
+        # What only the next collection would free is not kept.
+        gc.collect()
         before = sys.getallocatedblocks()
-        for frame in islice(frames, _SETTLED):
+        for frame in islice(frames, settled):
             pipeline.feed(frame)
+        gc.collect()
         blocks = sys.getallocatedblocks() - before
         tracemalloc.start()
         for frame in islice(frames, _TRACED):
@@ -208,10 +219,18 @@ def memory(config: Config, looped: FrameSource) -> Memory:
     finally:
         tracemalloc.stop()
         pipeline.close()
-    width, height = looped.size
     usual = statistics.median(peaks)
-    # One by the reader, out of the camera's buffer; more if the stages held as much as a whole frame besides.
-    return Memory(blocks / _SETTLED, usual / 1024, max(peaks) / 1024, 1 + int(usual) // (width * height))
+    return Memory(blocks / settled, usual / 1024, max(peaks) / 1024, _copies(looped, usual))
+
+
+def _copies(looped: FrameSource, held_bytes: float) -> int:
+    """Count copies of a whole frame: in the queue between source and path, and as memory that the path took."""
+    queue = FrameQueue(2, drops_oldest=True)
+    given = next(looped.frames())
+    queue.put(given)
+    taken = queue.get()
+    is_copied = taken is None or not np.shares_memory(given.luma, taken.luma)
+    return int(is_copied) + int(held_bytes) // given.luma.nbytes
 
 
 def paced(config: Config, looped: FrameSource, *, seconds: float, progress: Callable[[float], None]) -> Paced:

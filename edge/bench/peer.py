@@ -17,7 +17,7 @@ class FaceMesh:
     """MediaPipe's face mesh, tracking one face from frame to frame as its users run it.
 
     Raises:
-        EdgeError: mediapipe is not installed here.
+        EdgeError: mediapipe is not installed here, or is one without the face mesh.
     """
 
     def __init__(self) -> None:
@@ -29,6 +29,10 @@ class FaceMesh:
                 "--peer: mediapipe is not installed here; pip install 'mediapipe==0.10.14' and call again"
             ) from error
         self.name = f"MediaPipe FaceMesh {mediapipe.__version__}"
+        if not hasattr(mediapipe, "solutions"):
+            raise EdgeError(
+                f"--peer: mediapipe {mediapipe.__version__} no longer has FaceMesh; pip install 'mediapipe==0.10.14'"
+            )
         self._mesh: Any = mediapipe.solutions.face_mesh.FaceMesh(
             static_image_mode=False, max_num_faces=1, refine_landmarks=False
         )

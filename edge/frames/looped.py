@@ -50,14 +50,14 @@ class LoopedSource:
             timestamp_ns = round(sequence * 1_000_000_000 / self.nominal_rate_hz)
             if self.duration_s is not None and timestamp_ns >= self.duration_s * 1_000_000_000:
                 return
-            yield Frame(self._kept[_to_and_fro(sequence, len(self._kept))], timestamp_ns, sequence)
+            yield Frame(self._kept[to_and_fro(sequence, len(self._kept))], timestamp_ns, sequence)
             sequence += 1
 
     def close(self) -> None:
         self._closed = True
 
 
-def _to_and_fro(step: int, count: int) -> int:
+def to_and_fro(step: int, count: int) -> int:
     """Give the place after so many steps over 0..count-1 and back, either end visited once a turn."""
     if count == 1:
         return 0

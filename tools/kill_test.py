@@ -1,15 +1,17 @@
 """Kill the inference child once a second while the device watches 200 frames a second, and count what is lost.
 
-    python -m tools.kill_test [--seconds 60] [--engine litert] [--set section.key=value]
+    python -m tools.kill_test [--seconds 60] [--every 1] [--engine litert] [--set section.key=value]
 
 The whole device runs on four seconds of the animated portrait, played to and fro at `camera.rate_hz`; a CPU engine
 takes the Coral's place in the child. The child is killed with SIGKILL, SIGABRT and SIGSTOP in turn, each second if
 there is one; a new one is tried after 0.2 s each time, where the device would wait longer and longer. One line for
-each kill; the last line is JSON. MQTT and LEDs are off unless `--set` says so. Ends with status 1 if a frame was lost.
+each kill; the last line is JSON. `--every 0` kills nothing, to see what a busy machine loses by itself. MQTT and LEDs
+are off unless `--set` says so. Ends with status 1 if a frame was lost.
 """
 
 import argparse
 import json
+import math
 import os
 import signal
 import time
@@ -33,11 +35,10 @@ from edge.inference.process import Isolation
 from tools.soak import TimedPipeline, portrait
 
 SIGNALS = (signal.SIGKILL, signal.SIGABRT, signal.SIGSTOP)
-EACH_S = 1.0
 _LOOK_S = 0.01
 
 
-def run(config: Config, *, seconds: float, engine: str) -> dict[str, Any]:
+def run(config: Config, *, seconds: float, every_s: float, engine: str) -> dict[str, Any]:
     """Run the device, kill its child again and again, and give what came of it."""
     source = LoopedSource(portrait(config), seconds=seconds)
     made: list[Models] = []
@@ -61,7 +62,7 @@ def run(config: Config, *, seconds: float, engine: str) -> dict[str, Any]:
         (models,) = made
         assert models.accelerator is not None
         began_s = looked_s = attended_s = time.monotonic()
-        due_s = began_s + EACH_S
+        due_s = began_s + (every_s or math.inf)
         while app.is_running:
             time.sleep(_LOOK_S)
             now_s = time.monotonic()
@@ -73,7 +74,7 @@ def run(config: Config, *, seconds: float, engine: str) -> dict[str, Any]:
                 attended_s = now_s
                 app.attend()
             if now_s >= due_s and (pid := models.accelerator.pid) is not None:
-                due_s += EACH_S * max(1, round((now_s - due_s) / EACH_S))
+                due_s += every_s * max(1, round((now_s - due_s) / every_s))
                 kind = SIGNALS[sum(kills.values()) % len(SIGNALS)]
                 os.kill(pid, kind)
                 kills[kind.name] += 1
@@ -110,11 +111,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="0: never")
     parser.add_argument("--engine", default=installed_engines()[0], choices=installed_engines())
     parser.add_argument("--set", action="append", default=[], metavar="section.key=value")
     options = parser.parse_args()
     config = load(None, ["mqtt.enabled=false", "leds.enabled=false", *options.set])
-    result = run(config, seconds=options.seconds, engine=options.engine)
+    result = run(config, seconds=options.seconds, every_s=options.every, engine=options.engine)
     print(json.dumps(result), flush=True)
     if result["failure"] or result["dropped"]:
         raise SystemExit(1)

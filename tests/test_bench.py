@@ -66,7 +66,7 @@ def test_the_multiple_is_the_frames_cost_in_yardsticks(measured: Any) -> None:
 
 def test_the_luma_is_copied_once_and_nothing_grows(measured: Any) -> None:
     assert measured["memory"]["copies_per_frame"] == 1
-    assert abs(measured["memory"]["blocks_per_frame"]) < 0.1
+    assert abs(measured["memory"]["blocks_per_frame"]) < 0.5
 
 
 def test_a_start_is_told_in_the_order_of_its_steps(measured: Any) -> None:

@@ -115,7 +115,7 @@ class Accelerator:
 
     def _keep(self) -> None:
         """Start child after child, each put to use once it has proven itself; the keeper's thread."""
-        pause_s = self._isolation.first_retry_s
+        pause_s, told = self._isolation.first_retry_s, ""
         while not self._closing.is_set():
             used_s = 0.0
             try:
@@ -129,6 +129,10 @@ class Accelerator:
                     reason = self._reason
                 except ChildError as error:
                     reason = str(error)
+                except Exception as error:
+                    # Without a keeper the accelerator would never come back; the next child may do better.
+                    log.exception("inference child: failed")
+                    reason = f"{type(error).__name__}: {error}"
                 # Its link breaks a moment before it has ended; how it did is worth knowing.
                 how, words = child.end(grace_s=_GRACE_S if reason == ENDED else 0.0)
                 parts = (f"{reason} ({how})" if reason == ENDED else reason, words)
@@ -138,7 +142,10 @@ class Accelerator:
             if used_s >= self._isolation.healthy_s:
                 pause_s = self._isolation.first_retry_s
             self._state, self._reason = "lost", reason
-            log.warning("inference child: %s; the CPU answers, next try in %g s", reason, pause_s)
+            # A Coral that stays away is told once, not at each attempt.
+            level = logging.DEBUG if reason == told and used_s == 0 else logging.WARNING
+            log.log(level, "inference child: %s; the CPU answers, next try in %g s", reason, pause_s)
+            told = reason
             self._closing.wait(pause_s)
             pause_s = min(2 * pause_s, self._isolation.longest_retry_s)
 

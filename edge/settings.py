@@ -136,7 +136,7 @@ class Motion:
 class Spot:
     """Spotting intervals."""
 
-    # 23 simulated minutes of validation people: F1 0.73 and 9 false alarms at 0.5, 0.69 and 5 at 0.8, 0.66 and 4 at 0.9.
+    # 23 simulated minutes of validation people: F1 0.73 and 9 false alarms at 0.5, 0.69, 5 at 0.8, 0.66, 4 at 0.9.
     threshold: float = _number(0.8, 0, 1, "", "Evidence that a spot needs; a higher one gives fewer events.")
     hop_ms: int = _number(20, 5, 60, "ms", "Time between two runs of the spotter.")
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import math
 from collections import Counter
 from importlib.util import find_spec
@@ -31,10 +32,21 @@ def measured() -> Any:
     return bench([])
 
 
+def microedge(*arguments: str) -> int:
+    """Give the command's exit code; what it sets of the process's log is set back, for other tests read theirs."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    try:
+        return main(arguments)
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
+
+
 def bench(arguments: list[str]) -> Any:
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
-        assert main([*QUICK, *arguments]) == 0
+        assert microedge(*QUICK, *arguments) == 0
     return json.loads(text.getvalue())
 
 
@@ -97,7 +109,7 @@ def test_a_recording_without_a_face_is_measured_and_says_so(tmp_path: Path, caps
             grey = np.full((120, 160), 90, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="gray")))
         container.mux(stream.encode())
-    assert main(["bench", str(video), "--repeats", "1", "--seconds", "1"]) == 0
+    assert microedge("bench", str(video), "--repeats", "1", "--seconds", "1") == 0
     told = capsys.readouterr().out
     assert "A face was followed in 0 % of the frames" in told
     assert "no frame could be assessed" in told
@@ -106,7 +118,7 @@ def test_a_recording_without_a_face_is_measured_and_says_so(tmp_path: Path, caps
 def test_a_peer_that_is_not_installed_is_one_line_that_says_how(capsys: Any) -> None:
     if find_spec("mediapipe") is not None:
         pytest.skip("mediapipe is installed here")
-    assert main(["bench", "--peer"]) == 1
+    assert microedge("bench", "--peer") == 1
     assert "pip install 'mediapipe==" in capsys.readouterr().err
 
 
@@ -120,18 +132,18 @@ def test_a_peer_that_is_not_installed_is_one_line_that_says_how(capsys: Any) -> 
 )
 def test_a_wrong_option_is_named_with_its_limit(arguments: list[str], told: str, capsys: Any) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["bench", *arguments])
+        microedge("bench", *arguments)
     assert ended.value.code == 2
     assert told in capsys.readouterr().err
 
 
 def test_a_rate_beyond_the_cameras_limits_is_refused_as_in_the_configuration(capsys: Any) -> None:
-    assert main(["bench", "--rate", "1000"]) == 2
+    assert microedge("bench", "--rate", "1000") == 2
     assert "camera.rate_hz" in capsys.readouterr().err
 
 
 def test_a_recording_that_is_not_there_is_one_line(capsys: Any) -> None:
-    assert main(["bench", "nowhere.mkv"]) == 1
+    assert microedge("bench", "nowhere.mkv") == 1
     assert "nowhere.mkv" in capsys.readouterr().err
 
 

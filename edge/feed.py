@@ -36,7 +36,7 @@ class FrameQueue:
         self._waiting: SimpleQueue[Frame | None] = SimpleQueue()
         """None: nothing comes any more."""
         # Used last, taken first: it is the likeliest to be in a processor's cache. The first frame gives them their
-        # size, and so does the first of another size.
+        # size, all at once, and so does the first of another size.
         self._free = [np.empty((0, 0), np.uint8) for _ in range(capacity)]
         self._tokens: SimpleQueue[bool] = SimpleQueue()
         """One for each free buffer, for the reader to wait for; False: the queue is closed."""
@@ -58,6 +58,7 @@ class FrameQueue:
             return False
         if buffer.shape != frame.luma.shape:
             buffer = np.empty(frame.luma.shape, np.uint8)
+            self._resize_free(frame.luma.shape)
         np.copyto(buffer, frame.luma)
         self._waiting.put(Frame(buffer, frame.timestamp_ns, frame.sequence))
         return True
@@ -86,6 +87,13 @@ class FrameQueue:
         self._ended = self._closed = True
         self._waiting.put(None)
         self._tokens.put(False)
+
+    def _resize_free(self, shape: tuple[int, ...]) -> None:
+        """Take the memory of all free buffers now, and not hours later when frames first have to wait."""
+        # The worker only ever adds at the end, and so only buffers that are seen to below when they are next taken.
+        for place in range(len(self._free)):
+            if self._free[place].shape != shape:
+                self._free[place] = np.full(shape, 0, np.uint8)  # written to: untouched pages take no memory
 
     def _buffer(self) -> NDArray[np.uint8] | None:
         """Give a buffer that nobody uses; None once the queue has been closed."""

@@ -1,6 +1,7 @@
 """The buffers between reader and worker: one copy, none overwritten too early, none more than at the start."""
 
 import threading
+import tracemalloc
 from collections.abc import Iterator
 
 import numpy as np
@@ -198,3 +199,22 @@ def test_a_camera_that_was_away_for_long_has_lost_frames_and_its_clock_has_not_j
     reader.close(5.0)
     assert (continuity.frames, continuity.clock_steps, continuity.out_of_order) == (120, 0, 0)
     assert continuity.dropped == 60 * 200 - 1
+
+
+def test_memory_for_all_that_may_wait_is_taken_with_the_first_frame() -> None:
+    frames = FrameQueue(24, drops_oldest=True)
+    size = (600, 800)
+    frames.put(frame(0, size))
+    assert frames.get() is not None
+    frames.put(frame(1, size))  # the buffer that the worker holds at the start, which is empty, is used now
+    assert frames.get() is not None
+    frames.put(frame(2, size))
+    tracemalloc.start()
+    try:
+        for sequence in range(3, 60):
+            frames.put(frame(sequence, size))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert frames.dropped > 30
+    assert most < 2.5 * size[0] * size[1]  # the frames that this test makes, one at a time

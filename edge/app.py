@@ -243,6 +243,7 @@ class App:
             )  # fmt: skip
         for event in events:
             assert self._writer is not None
+            self._writer.start_time_ns = self._reader.start_time_ns
             self.events += 1
             try:
                 payload = self._writer.write(event, replayed=self._is_replay)

@@ -148,13 +148,24 @@ class Reader:
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
         self._last = (-1, -1, 0)
         """Media time (ns), sequence and monotonic time (ns) of the last frame."""
-        self.start_time_ns = 0
-        """UTC of media time 0, ns since 1970; known once the first frame is in the queue."""
+        self._start_time_ns = self._clock_ahead_ns = 0
         self.problem = ""
         """Why a live source gives no frames now; empty while it does."""
         self.failure = ""
         """Why reading ended before its time; empty if it did not."""
         self._source: FrameSource | None = self._opened()
+
+    @property
+    def start_time_ns(self) -> int:
+        """UTC of media time 0, ns since 1970; known once the first frame is in the queue.
+
+        Of a camera it is what the wall clock says now: a computer without a battery learns the time from the network
+        when frames have long been coming, and what it took for the time before is then put right.
+        """
+        corrected_ns = (
+            _clock_ahead_ns() - self._clock_ahead_ns if self._is_live and self._start_time_ns else 0
+        )
+        return self._start_time_ns + corrected_ns
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -219,7 +230,7 @@ class Reader:
         """Give what to add to time and sequence so that all frames share one media time."""
         last_ns, last_sequence, read_ns = self._last
         if last_sequence < 0:
-            self.start_time_ns = source.start_time_ns
+            self._clock_ahead_ns, self._start_time_ns = _clock_ahead_ns(), source.start_time_ns
             return 0, 0
         away_ns = max(time.monotonic_ns() - read_ns, 1)
         # What it would have given meanwhile is lost. Without these numbers a long outage would pass for a clock's jump.
@@ -258,3 +269,8 @@ class Reader:
         if source is not None:
             source.close()
             self._light(False)
+
+
+def _clock_ahead_ns() -> int:
+    """Give by how much the wall clock is ahead of the steady one, which nobody sets."""
+    return time.time_ns() - time.monotonic_ns()

@@ -59,9 +59,10 @@ class PayloadWriter:
         """
         self.context: dict[str, str] = dict(context or {})
         """May be replaced between events."""
+        self.start_time_ns = start_time_ns
+        """Likewise, when the wall clock has been set."""
         self._seq = 0
         self._report = report
-        self._start_time_ns = start_time_ns
         self._device_id, self._boot_id = device_id, boot_id
         self._clock_synchronised = clock_synchronised
         self._model = {part: _tagged(digest) for part, digest in model_hashes.items()}
@@ -78,7 +79,7 @@ class PayloadWriter:
         if not spot.onset_ns <= spot.apex_ns <= spot.offset_ns:
             order_ns = f"{spot.onset_ns}, {spot.apex_ns}, {spot.offset_ns}"
             raise PublishError(f"microedge.event/1: onset_s, apex_s, offset_s = {order_ns} ns: must not fall")
-        onset_ns = self._start_time_ns + spot.onset_ns
+        onset_ns = self.start_time_ns + spot.onset_ns
         payload: Payload = {
             "schema": "microedge.event/1",
             "id": self._id(event, onset_ns),

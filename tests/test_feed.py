@@ -218,3 +218,31 @@ def test_memory_for_all_that_may_wait_is_taken_with_the_first_frame() -> None:
         tracemalloc.stop()
     assert frames.dropped > 30
     assert most < 2.5 * size[0] * size[1]  # the frames that this test makes, one at a time
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_a_wall_clock_that_is_set_while_a_camera_runs_corrects_what_its_media_time_stands_for(
+    monkeypatch: pytest.MonkeyPatch, is_live: bool
+) -> None:
+    wall_ns, steady_ns = [1_000_000_000_000], [5_000_000_000]
+    monkeypatch.setattr("edge.feed.time.time_ns", lambda: wall_ns[0])
+    monkeypatch.setattr("edge.feed.time.monotonic_ns", lambda: steady_ns[0])
+
+    class Dated(_Resized):
+        start_time_ns = 999_000_000_000
+
+    frames = FrameQueue(9, drops_oldest=False)
+    reader = Reader(
+        lambda: Dated((8, 6), 3), frames, is_live=is_live, light=lambda _: None, retried=lambda: None
+    )
+    reader.start()
+    while frames.get() is not None:
+        pass
+    before_ns = reader.start_time_ns
+    wall_ns[0] += 60_000_000_000
+    steady_ns[0] += 60_000_000_000
+    assert reader.start_time_ns == before_ns == 999_000_000_000  # time that has passed changes nothing
+    wall_ns[0] += 3 * 86_400_000_000_000
+    corrected_ns = reader.start_time_ns - before_ns
+    reader.close(5.0)
+    assert corrected_ns == (3 * 86_400_000_000_000 if is_live else 0)

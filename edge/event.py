@@ -24,6 +24,10 @@ FRAMES_PER_EVENT = 4
 the truth is (L - 2 p) / L, which is half or more (the field's measure of a found event) for L >= 4 p. One error
 alone, L >= 3 p, was tried: at 25 frames/s talking faces then gave four events in 108 s where none is known."""
 
+_AFTERWARDS_MS = 40
+"""What follows an event must be assessable for so long as well: the first 40 ms of a smile, cut off by lost frames, look
+like a whole micro-expression, because then the face is taken to have stayed as it was."""
+
 SHORTER_MS, LONGER_MS = 12, 20
 """Durations are measured to about this; one that far beyond a limit counts as on the limit. Weak movements and
 compressed video smear an interval outwards, seldom inwards."""
@@ -153,8 +157,11 @@ class Gate:
             standing: how far it stands out.
             frame_rate_hz: at its end.
         """
-        for each in (spot, limited):
-            if (reason := self._coverage.reason_against(each.onset_ns, each.offset_ns)) is not None:
+        for onset_ns, offset_ns in (
+            (spot.onset_ns, spot.offset_ns + _AFTERWARDS_MS * _NS_PER_MS),
+            (limited.onset_ns, limited.offset_ns),
+        ):
+            if (reason := self._coverage.reason_against(onset_ns, offset_ns)) is not None:
                 return reason
         if spot.score < self._threshold:
             strongest = max(range(len(CONFUSERS)), key=spot.confusers.__getitem__)

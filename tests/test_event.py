@@ -141,6 +141,13 @@ def test_a_spot_in_time_that_cannot_be_assessed_is_refused_with_that_reason():
     assert decide([make_spot(6000, 100)], excluded=(gap,)) == ([], [Reason.GAP])
 
 
+@pytest.mark.parametrize(("after_ms", "is_told"), [(20, False), (60, True)])
+def test_a_spot_is_told_only_if_what_follows_it_could_be_assessed(after_ms, is_told):
+    gap = NotAssessable((6100 + after_ms) * MS, (6200 + after_ms) * MS, Reason.GAP)
+    events, refused = decide([make_spot(6000, 100)], excluded=(gap,))
+    assert (len(events), refused) == ((1, []) if is_told else (0, [Reason.GAP]))
+
+
 @pytest.mark.parametrize(("start_ms", "end_ms"), [(5000, 6010), (6090, 7000), (5000, 7000)])
 def test_no_event_overlaps_time_that_cannot_be_assessed(start_ms, end_ms):
     lost = NotAssessable(start_ms * MS, end_ms * MS, Reason.TURNING)

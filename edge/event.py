@@ -25,8 +25,8 @@ the truth is (L - 2 p) / L, which is half or more (the field's measure of a foun
 alone, L >= 3 p, was tried: at 25 frames/s talking faces then gave four events in 108 s where none is known."""
 
 _AFTERWARDS_MS = 40
-"""What follows an event must be assessable for so long as well: the first 40 ms of a smile, cut off by lost frames, look
-like a whole micro-expression, because then the face is taken to have stayed as it was."""
+"""What follows an event must be assessable for so long as well: the first 40 ms of a smile, cut off by lost frames,
+look like a whole micro-expression, because then the face is taken to have stayed as it was."""
 
 SHORTER_MS, LONGER_MS = 12, 20
 """Durations are measured to about this; one that far beyond a limit counts as on the limit. Weak movements and

@@ -25,6 +25,9 @@ from edge.records import Event, Frame, Motion, NotAssessable, Reason, Refusal, T
 from edge.spot import Spotter
 from edge.stages import Stage, Stopwatch
 
+_SHORT_GAP_NS = 100_000_000
+"""Over a gap up to this the face is where it was: motion is measured on and the spotter keeps what it saw, for without
+it the end of a word or of a smile looks like a micro-expression. Nothing that reaches into the gap is told."""
 _WARM_UP_NS = 250_000_000
 """After the face is found or a gap ends: the pose settles, and what moves in this time may have begun unseen."""
 
@@ -139,8 +142,10 @@ class Pipeline:
         events: list[Event] = []
         is_gap = self._continuity.is_gap
         is_new = face is not None and face.face_id != self._face_id
-        is_cut = is_gap or is_new or obstacle is not None
-        if is_cut:
+        is_cut = is_new or obstacle is not None or (is_gap and not self._is_short(before_ns))
+        if is_gap and not is_cut:
+            self._book(before_ns, Reason.GAP)
+        elif is_cut:
             # Booked first, so that nothing is reported that reaches into this time.
             self._book(before_ns, Reason.GAP if is_gap else obstacle or Reason.WARMING_UP)
             events += self._interrupt()
@@ -154,9 +159,13 @@ class Pipeline:
         if obstacle is not None:
             return events
         doubt = self._measure(face, frame.timestamp_ns)
-        if not is_cut:
+        if not is_cut and not is_gap:
             self._book(before_ns, doubt)
         return events + self._spot(face)
+
+    def _is_short(self, before_ns: int) -> bool:
+        """Tell whether a gap leaves what was measured before it of use."""
+        return self._since_ns is not None and self._now_ns - before_ns <= _SHORT_GAP_NS
 
     def finish(self) -> list[Event]:
         """Give the events that are still open at the end of the stream."""

@@ -219,6 +219,15 @@ def test_a_hole_in_the_stream_is_a_gap_and_its_frames_are_counted():
     assert statistics.not_assessable_s[Reason.GAP] == pytest.approx(21 * 0.005)
 
 
+def test_a_short_gap_costs_its_own_time_and_no_new_warm_up():
+    frames, _ = rendered(4.0, STILL)
+    _, whole = feed(frames[:600])
+    _, short = feed(frames[:300] + frames[310:600])
+    _, long = feed(frames[:300] + frames[340:600])
+    assert short.not_assessable_s == {**whole.not_assessable_s, Reason.GAP: pytest.approx(11 * 0.005)}
+    assert long.not_assessable_s[Reason.WARMING_UP] > whole.not_assessable_s[Reason.WARMING_UP]
+
+
 def test_timestamps_that_jump_back_are_counted_and_ignored():
     frames, _ = rendered(4.0, STILL)
     _, statistics = feed((*frames[:100], frames[50], frames[20], *frames[100:150]))

@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 
 from edge import app as composition
 from edge.app import App
+from edge.bench.machine import process_status
 from edge.commands import ATTEND_S, StopRequest
 from edge.config import Config, load
 from edge.frames import FrameSource
 from edge.frames.looped import LoopedSource
 from edge.frames.paced import PacedSource
-from edge.frames.portrait import load_portrait, portrait_landmarks
+from edge.frames.portrait import moving_portrait
 from edge.frames.synthetic import SyntheticSource
 from edge.pipeline import Pipeline
 from edge.records import Event, Frame
@@ -156,7 +157,7 @@ class Soak:
         worker_s = self._pipeline.thread_cpu_s
         each = 1000 / max(len(times_ms), 1)
         p50, p95, p99, worst = np.percentile(times_ms, (50, 95, 99, 100)) if len(times_ms) else np.zeros(4)
-        process = _process()
+        process = process_status()
         line = Line(
             elapsed_s=round(elapsed_s, 2), media_s=round(app.media_s, 3), frames=numbers.frames,
             dropped=numbers.dropped, queue_dropped=app.frames_dropped, events=app.events,
@@ -351,24 +352,13 @@ def main() -> None:
 
 def portrait(config: Config) -> SyntheticSource:
     """Give a short stream of the animated portrait as `camera` would see it."""
-    camera = config.camera
-    return SyntheticSource(
-        load_portrait(), portrait_landmarks(), rate_hz=camera.rate_hz, size=(camera.width, camera.height),
-        seconds=_RENDERED_S, seed=1, face_px=220, start_time_ns=time.time_ns(),
-    )  # fmt: skip
+    return moving_portrait(config.camera, seconds=_RENDERED_S, seed=1, start_time_ns=time.time_ns())
 
 
 def _parts(head: Sequence[Line], tail: Sequence[Line], whole: Sequence[Line], name: str) -> dict[str, float]:
     """Give the medians over the first ten minutes, the last ten and all."""
     parts = (("first_10_min", head), ("last_10_min", tail), ("whole", whole))
     return {part: round(median(getattr(line, name) for line in lines), 4) for part, lines in parts if lines}
-
-
-def _process() -> dict[str, int]:
-    """Read the process's own memory, kB, and number of threads. Source: proc(5), /proc/pid/status."""
-    rows = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
-    wanted = ("VmRSS:", "RssAnon:", "Threads:")
-    return {row[0].rstrip(":"): int(row[1]) for row in rows if row and row[0] in wanted}
 
 
 if __name__ == "__main__":

@@ -48,10 +48,17 @@ def describe() -> Machine:
 
 def resident_mb() -> float:
     """Give the memory of this process that lies in RAM and belongs to no file, MiB (proc(5), RssAnon)."""
-    for line in _read(Path("/proc/self/status")).splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
+    return process_status().get("RssAnon", float("nan")) / 1024
+
+
+def process_status() -> dict[str, int]:
+    """Give this process's memory (`VmRSS`, `RssAnon`, kB) and number of `Threads`, those that the kernel tells.
+
+    Source: proc(5), /proc/pid/status.
+    """
+    rows = (line.split() for line in _read(Path("/proc/self/status")).splitlines())
+    wanted = ("VmRSS:", "RssAnon:", "Threads:")
+    return {row[0].rstrip(":"): int(row[1]) for row in rows if row and row[0] in wanted}
 
 
 def _cpu() -> str:

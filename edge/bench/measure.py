@@ -17,6 +17,7 @@ from edge.app import App
 from edge.bench.machine import resident_mb
 from edge.bench.peer import FaceMesh
 from edge.bench.yardstick import load_yardstick
+from edge.commands import ATTEND_S
 from edge.config import Config
 from edge.errors import EdgeError
 from edge.feed import FrameQueue
@@ -35,7 +36,6 @@ _WARM_UP = 300
 """Frames before anything is measured: the face is found, and the person's baseline has begun."""
 _SETTLED_S, _SETTLED_MAX, _TRACED = 7.5, 1500, 200
 """Media time, and frames at most, until all bounded histories are full, and frames watched from then on."""
-ATTEND_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,16 +21,13 @@ from edge.commands import log_to_stderr
 from edge.config import Config, load
 from edge.frames import FrameSource
 from edge.frames.looped import LoopedSource
-from edge.frames.portrait import load_portrait, portrait_landmarks
+from edge.frames.portrait import moving_portrait
 from edge.frames.replay import ReplaySource
-from edge.frames.synthetic import SyntheticSource
 from edge.stages import Spread, Stage
 
 PREPARED_S = 4.0
 PREPARED_BYTES = 1 << 28
 """Most that is rendered or decoded beforehand and then played to and fro."""
-FACE_PX = 220.0
-"""Width of the synthetic face."""
 _SILENT = ("mqtt.enabled=false", "leds.enabled=false", "log.level=error")
 
 
@@ -134,10 +131,8 @@ def _source(video: Path | None, config: Config) -> FrameSource:
         source.close()
         return ReplaySource(video, seconds=seconds)
     camera = config.camera
-    return SyntheticSource(
-        load_portrait(), portrait_landmarks(), rate_hz=camera.rate_hz, seed=1, face_px=FACE_PX,
-        size=(camera.width, camera.height), seconds=_kept_s((camera.width, camera.height), camera.rate_hz),
-    )  # fmt: skip
+    seconds = _kept_s((camera.width, camera.height), camera.rate_hz)
+    return moving_portrait(camera, seconds=seconds, seed=1)
 
 
 def _kept_s(size: tuple[int, int], rate_hz: float) -> float:

@@ -10,8 +10,7 @@ from edge.errors import EdgeError
 from edge.frames import FrameSource
 from edge.frames.camera import CameraSource
 from edge.frames.paced import PacedSource
-from edge.frames.portrait import load_portrait, portrait_landmarks
-from edge.frames.synthetic import SyntheticSource
+from edge.frames.portrait import moving_portrait
 from edge.frames.webcam import WebcamSource
 from edge.out.jsonlines import JsonLinesSink
 
@@ -49,8 +48,4 @@ def open_camera(config: Config) -> FrameSource:
         return CameraSource(rate_hz=camera.rate_hz, size=size)
     if camera.source == "webcam":
         return WebcamSource(camera.device, rate_hz=camera.rate_hz, size=size)
-    face = SyntheticSource(
-        load_portrait(), portrait_landmarks(), rate_hz=camera.rate_hz, size=size, seconds=SYNTHETIC_S,
-        start_time_ns=time.time_ns(),
-    )  # fmt: skip
-    return PacedSource(face)
+    return PacedSource(moving_portrait(camera, seconds=SYNTHETIC_S, start_time_ns=time.time_ns()))

@@ -31,6 +31,7 @@ OFFSET_LIMIT = 1.5
 """Offsets are trained within this many cells of a cell's centre."""
 
 _INPUT_FROM_FACE = np.array([[INPUT_IOD_PX, 0.0, INPUT_EYES_PX[0]], [0.0, INPUT_IOD_PX, INPUT_EYES_PX[1]]])
+_FACE_FROM_INPUT = invert(_INPUT_FROM_FACE)
 _POINTS = len(LANDMARKS)
 _COLUMNS = np.arange(_POINTS)
 _COORDINATES = np.arange(2 * _POINTS).reshape(2, _POINTS)
@@ -85,7 +86,7 @@ class LandmarkNet:
     def look(self, luma: NDArray[np.uint8], guess: NDArray[np.float64] | FaceBox) -> "Look":
         """Run the net for a pass that `read` concludes; arguments as for `find`."""
         pose = pose_of_box(guess) if isinstance(guess, FaceBox) else guess
-        image_from_input = compose(image_from_face(pose), invert(_INPUT_FROM_FACE))
+        image_from_input = compose(image_from_face(pose), _FACE_FROM_INPUT)
         cv2.warpAffine(
             luma, image_from_input, (INPUT_SIZE, INPUT_SIZE), dst=self._crop,
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE,

@@ -1,4 +1,4 @@
-"""The public-domain portrait that ships in matplotlib's wheel and its landmarks, for `demo` and tests."""
+"""The public-domain portrait that ships in matplotlib's wheel: still, with its landmarks, and animated."""
 
 import importlib.util
 from pathlib import Path
@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import SourceError
+from edge.frames.synthetic import SyntheticSource
+from edge.settings import Camera
 
 _LANDMARKS = (
     (179.5, 173.4), (191.5, 168.6), (203.7, 163.9), (220.9, 162.9), (241.5, 163.5), (283.7, 161.4),
@@ -46,3 +48,17 @@ def load_portrait() -> NDArray[np.uint8]:
 def portrait_landmarks() -> NDArray[np.float32]:
     """Give the portrait's (56, 2) float32 landmarks, px, in the order of `edge.records.LANDMARKS`."""
     return np.array(_LANDMARKS, np.float32)
+
+
+def moving_portrait(
+    camera: Camera, *, seconds: float, seed: int = 0, start_time_ns: int = 0
+) -> SyntheticSource:
+    """Give the animated portrait as `camera` would see it, its face 220 px wide where the frame allows.
+
+    Raises:
+        SourceError: as `load_portrait`.
+    """
+    return SyntheticSource(
+        load_portrait(), portrait_landmarks(), rate_hz=camera.rate_hz, size=(camera.width, camera.height),
+        seconds=seconds, seed=seed, face_px=220.0, start_time_ns=start_time_ns,
+    )  # fmt: skip

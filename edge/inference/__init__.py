@@ -1,5 +1,6 @@
 """Running int8 models: one protocol, on the CPU or on an accelerator."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,6 +27,12 @@ class Tensor:
         np.minimum(np.maximum(steps, -128, out=steps), 127, out=steps)
         quantized: NDArray[np.int8] = steps.astype(np.int8)
         return quantized
+
+    def is_like(self, other: "Tensor") -> bool:
+        """Tell whether both have one shape and one quantisation; a name may differ."""
+        alike = (self.shape, self.zero_point) == (other.shape, other.zero_point)
+        # A model's file holds float32, the manifest its decimals.
+        return alike and math.isclose(self.scale, other.scale, rel_tol=1e-6)
 
     def dequantize(self, quantized: NDArray[np.int8]) -> NDArray[np.float32]:
         """Give the real values that `quantized` stands for, float32, same shape."""

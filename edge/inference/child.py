@@ -6,7 +6,6 @@ libedgetpu ends the whole process when a USB transfer fails, so it is loaded her
 
 import ctypes
 import hashlib
-import math
 import mmap
 import os
 import resource
@@ -20,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import ModelError
-from edge.inference import Tensor
 from edge.inference.channel import (
     DONE,
     FAILED,
@@ -66,11 +64,11 @@ class Loaded:
         self._model = CpuModel(
             content, name=wanted.name, sha256=found, engine=engine, threads=order.threads, delegates=delegates
         )
-        if not _same(self._model.input, wanted.input):
+        if not self._model.input.is_like(wanted.input):
             raise ModelError(f"model {wanted.name}: {wanted.path}: has another input")
         # The compiler keeps shapes and scales, but not always the names.
         self._places = [
-            [place for place, output in enumerate(self._model.outputs) if _same(output, each)]
+            [place for place, output in enumerate(self._model.outputs) if output.is_like(each)]
             for each in wanted.outputs
         ]
         if [len(places) for places in self._places] != [1] * len(self._model.outputs):
@@ -80,11 +78,6 @@ class Loaded:
         """Give the outputs in the order asked for."""
         outputs = self._model.run(values)
         return [outputs[place] for (place,) in self._places]
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    alike = (one.shape, one.zero_point) == (other.shape, other.zero_point)
-    return alike and math.isclose(one.scale, other.scale, rel_tol=1e-6)
 
 
 def serve(order: Order) -> None:

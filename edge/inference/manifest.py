@@ -6,7 +6,6 @@ give numbers, only meaningless ones. `python -m tools.passport` writes the measu
 """
 
 import hashlib
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -150,13 +149,7 @@ def load_model(name: str, *, folder: Path | None = None, engine: str = "auto", t
 
 
 def _same(declared: Tensor, actual: Tensor) -> bool:
-    named = (declared.name, declared.shape, declared.zero_point) == (
-        actual.name,
-        actual.shape,
-        actual.zero_point,
-    )
-    # The file holds float32, the manifest its decimals.
-    return named and math.isclose(declared.scale, actual.scale, rel_tol=1e-6)
+    return declared.name == actual.name and declared.is_like(actual)
 
 
 def _words(tensors: tuple[Tensor, ...]) -> str:

@@ -212,9 +212,9 @@ def head_motion(rows: Doubles, information: Doubles, shift: Doubles, residual: D
         motion._RIGIDITY * np.minimum(information, motion._ENOUGH_TEXTURE) / (1 + 4 * residual**2), 2, axis=1
     )
     pairs = (rows[:, :, None] * rows[:, None, :]).reshape(len(rows), 36)
-    prior = np.diag([1e-6, 1e-6, 1e-6, 1e-6, 1.0, 1.0]) * base.sum(axis=1)[:, None, None]
+    prior = motion._HEAD_PRIOR * base.sum(axis=1)[:, None, None]
     weight = base
-    for _ in range(3):
+    for _ in range(motion._HUBER_ROUNDS):
         normal = (weight @ pairs).reshape(-1, 6, 6) + prior
         rigid = np.linalg.solve(normal, ((weight * target) @ rows)[:, :, None])[:, :, 0]
         left = np.abs(target - rigid @ rows.T).reshape(*shift.shape).max(axis=2)

@@ -21,12 +21,14 @@ from edge.settings import (
     Device,
     Event,
     Face,
+    History,
     Inference,
     Key,
     Leds,
     Log,
     Motion,
     Mqtt,
+    Outbox,
     Spot,
 )
 
@@ -38,11 +40,13 @@ __all__ = [
     "Device",
     "Event",
     "Face",
+    "History",
     "Inference",
     "Leds",
     "Log",
     "Motion",
     "Mqtt",
+    "Outbox",
     "Spot",
     "example",
     "load",
@@ -50,7 +54,13 @@ __all__ = [
     "to_toml",
 ]
 
-WORDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+WORDS: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "a list of texts",
+}
 
 
 def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
@@ -122,30 +132,48 @@ def _override_entries(overrides: Sequence[str], mistakes: list[str]) -> Iterator
 
 
 def _override_value(kind: type, text: str) -> Any:
-    """Read `text` as TOML; plain words need no quotes where text is expected."""
+    """Read `text` as TOML; plain words need no quotes where text is expected, and a list of them no brackets."""
     quoted = text[:1] in {'"', "'"}
     if kind is str and not quoted:
         return text
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        if kind is not tuple or text.startswith("["):
+            return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text
+        if kind is not tuple:
+            return text
+    # An IPv6 address begins as a TOML list does.
+    return [part.strip().strip("\"'") for part in text.split(",")] if text else []
 
 
 def _mistake(about: Key, value: Any) -> str:
     """Say what is wrong with `value`; empty if nothing is."""
     limit = f", {about.limit}" if about.limit else ""
+    if about.kind is tuple:
+        return _mistake_in_list(about, value) if isinstance(value, list) else f"must be {WORDS[tuple]}{limit}"
     # bool is an int to Python, and an integer serves as a float.
     right_type = type(value) is about.kind or (about.kind is float and type(value) is int)
     if not right_type:
         return f"must be {WORDS[about.kind]}{limit}"
     wrong = (
-        (isinstance(value, str) and not value.isprintable())
+        (isinstance(value, str) and not _fits(about, value))
         or (about.choices and value not in about.choices)
-        or (about.pattern and not re.fullmatch(about.pattern, value))
         or (about.low is not None and about.high is not None and not about.low <= value <= about.high)
     )
     return f"must be {about.limit or 'printable text'}" if wrong else ""
+
+
+def _mistake_in_list(about: Key, values: list[Any]) -> str:
+    for value in values:
+        if not isinstance(value, str) or not _fits(about, value):
+            return f"{json.dumps(value, ensure_ascii=False, default=str)} must be {about.rule}"
+        if values.count(value) > 1:
+            return f"{_toml(value)} is there twice"
+    return f"holds {len(values)}: must be {about.limit}" if len(values) > about.most else ""
+
+
+def _fits(about: Key, text: str) -> bool:
+    return text.isprintable() and (not about.pattern or re.fullmatch(about.pattern, text) is not None)
 
 
 def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -154,10 +182,7 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         least, most = config.event.min_duration_ms, config.event.max_duration_ms
         mistake = f"event.min_duration_ms = {least}: must be below event.max_duration_ms = {most}"
         yield ("event.max_duration_ms", "event.min_duration_ms"), mistake
-    if config.mqtt.ca_file and not config.mqtt.tls:
-        yield ("mqtt.tls", "mqtt.ca_file"), "mqtt.ca_file is set but mqtt.tls = false: must be true to use it"
-    if config.mqtt.password_file and not config.mqtt.username:
-        yield ("mqtt.username", "mqtt.password_file"), "mqtt.password_file is set but mqtt.username is empty"
+    yield from _mqtt_conflicts(config.mqtt)
     taken: dict[int, str] = {}
     for name in (name for name in KEYS if name.startswith("leds.") and name.endswith("_pin")):
         pin = getattr(config.leds, name.removeprefix("leds."))
@@ -166,6 +191,22 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         if pin in taken:
             yield (taken[pin], name), f"{name} = {pin}: is used twice: {taken[pin]} has this pin too"
         taken.setdefault(pin, name)
+
+
+def _mqtt_conflicts(mqtt: Mqtt) -> Iterator[tuple[tuple[str, ...], str]]:
+    for name in ("ca_file", "certificate_file", "key_file"):
+        if getattr(mqtt, name) and not mqtt.tls:
+            mistake = f"mqtt.{name} is set but mqtt.tls = false: must be true to use it"
+            yield ("mqtt.tls", f"mqtt.{name}"), mistake
+    if not mqtt.check_hostname and not mqtt.tls:
+        mistake = "mqtt.check_hostname = false but mqtt.tls = false: there is no certificate to check"
+        yield ("mqtt.tls", "mqtt.check_hostname"), mistake
+    for one, other in (("certificate_file", "key_file"), ("key_file", "certificate_file")):
+        if getattr(mqtt, one) and not getattr(mqtt, other):
+            mistake = f"mqtt.{one} is set but mqtt.{other} is empty: a certificate and its key go together"
+            yield (f"mqtt.{other}", f"mqtt.{one}"), mistake
+    if mqtt.password_file and not mqtt.username:
+        yield ("mqtt.username", "mqtt.password_file"), "mqtt.password_file is set but mqtt.username is empty"
 
 
 def _nearest(name: str) -> str:

@@ -1,8 +1,9 @@
 """Every configuration key, declared once: its default, unit, limits and one sentence about it.
 
 Checking, `config show`, the reference table and the commented example all derive from these declarations
-(`edge.config`). The MQTT password is never a key: it lies in a file that `mqtt.password_file` names, so that
-a configuration can be shown, backed up and put under version control.
+(`edge.config`). No secret is ever a key: the MQTT password and the private key lie in files that
+`mqtt.password_file` and `mqtt.key_file` name, so that a configuration can be shown, backed up and put under
+version control.
 """
 
 import re
@@ -21,13 +22,15 @@ class Key:
 
     doc: str
     kind: type
-    """bool, int, float or str."""
+    """bool, int, float, str, or tuple for a list of texts."""
     unit: str = ""
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    most: int = 0
+    """Of a list: how many texts it may hold."""
     pattern: str = ""
-    """Regular expression that the whole text must match; empty: any printable text."""
+    """Regular expression that the whole text, or each text of a list, must match; empty: any printable text."""
     rule: str = ""
     """The pattern in words."""
     secret: bool = False
@@ -40,6 +43,8 @@ class Key:
             return "one of " + ", ".join(self.choices)
         if self.low is not None:
             return f"{self.low:g}..{self.high:g}" + (f" {self.unit}" if self.unit else "")
+        if self.most:
+            return f"up to {self.most}, each {self.rule}"
         return self.rule
 
 
@@ -67,6 +72,11 @@ def _text(default: str, doc: str, pattern: str = "", rule: str = "", secret: boo
     return _key(default, Key(doc, str, pattern=pattern, rule=rule, secret=secret))
 
 
+def _texts(most: int, doc: str, pattern: str, rule: str) -> tuple[str, ...]:
+    """Declare a list of texts that is empty by default."""
+    return _key((), Key(doc, tuple, most=most, pattern=pattern, rule=rule))
+
+
 def _host_id() -> str:
     """Derive a device id from the host name: its first label, with other characters turned into dashes."""
     label = socket.gethostname().split(".")[0]
@@ -81,6 +91,11 @@ _ID = Key(
     rule="1..64 letters, digits, _ or -",
 )
 _TOPIC = (r"(?!\$)[^+#/\s]+(/[^+#/\s]+)*", "topic levels joined by /, without +, #, spaces or a leading $")
+_NAME = r"\w[\w.-]{0,252}"
+_IPV6 = r"[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%[\w.-]+)?"
+_PORT = r"([1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"
+_HOST = (rf"{_NAME}|{_IPV6}|\[{_IPV6}\]", "a host name or address, without mqtt:// and without a port")
+_HOST_AND_PORT = (rf"({_NAME}|\[{_IPV6}\])(:{_PORT})?", "NAME or NAME:PORT, an IPv6 address in brackets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,22 +200,75 @@ class Inference:
 
 
 @dataclass(frozen=True, slots=True)
+class Outbox:
+    """Events on their way: each is on the disk before it is published, and waits there for an absent broker."""
+
+    folder: str = _text(
+        "", "Where events.db lies; empty: the service's state folder, or the user's own outside of a service."
+    )
+    max_events: int = _number(
+        100_000, 1, 10_000_000, "events", "Most that may wait; then the oldest is lost, and counted."
+    )
+    max_mb: int = _number(64, 1, 100_000, "MB", "Most that waiting events may take; then as above.")
+    expire_h: int = _number(
+        0, 0, 87_600, "h", "Age at which a waiting event is given up, and counted as lost; 0: never."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Events that were delivered and stay on this device, for `microedge events`."""
+
+    days: int = _number(
+        7, 0, 3650, "days", "How long they stay; 0: each is deleted once the broker confirms it."
+    )
+    max_mb: int = _number(64, 1, 100_000, "MB", "Most that they may take; then the oldest is deleted.")
+
+
+@dataclass(frozen=True, slots=True)
 class Mqtt:
-    """The broker, and what is kept while it is away."""
+    """The broker, and how to get in."""
 
     enabled: bool = _switch(True, "Publish events over MQTT.")
-    host: str = _text("localhost", "Broker's name or address.", r"\S{1,253}", "a host name or address")
-    port: int = _number(1883, 1, 65535, "", "Broker's port.")
+    host: str = _text("localhost", "Broker's name or address.", *_HOST)
+    port: int = _number(1883, 1, 65535, "", "Broker's port; with TLS it is mostly 8883.")
+    alternates: tuple[str, ...] = _texts(
+        8,
+        "Further brokers of the same cluster, tried in turn; without a port that of `mqtt.port`.",
+        *_HOST_AND_PORT,
+    )
     protocol: str = _choice(("5", "3.1.1"), "MQTT version.")
+    transport: str = _choice(("tcp", "websockets"), "What MQTT is carried by.")
+    websocket_path: str = _text(
+        "/mqtt", "Path that the broker serves WebSockets at.", r"/[^\s?#]{0,199}",
+        "a path that starts with /, without spaces, ? or #",
+    )  # fmt: skip
     username: str = _text("", "User name at the broker; empty: none.", secret=True)
-    password_file: str = _text("", "File whose first line is the password; empty: none.")
+    password_file: str = _text(
+        "", "File whose first line is the password, or the name of a systemd credential; empty: none."
+    )
     topic_prefix: str = _text("microedge", "First level or levels of every topic.", *_TOPIC)
+    discovery_prefix: str = _text(
+        "homeassistant", "Where Home Assistant looks for new devices; empty: it is told nothing.",
+        f"({_TOPIC[0]})?", _TOPIC[1],
+    )  # fmt: skip
     keep_alive_s: int = _number(
         30, 5, 3600, "s", "Longest silence; after 1.5 times it the broker sends the will."
+    )
+    check_echo: bool = _switch(
+        True, "Take a message for delivered only once the broker has shown that it passes messages on."
     )
     queue_events: int = _number(1000, 1, 100_000, "events", "Events kept for an absent broker.")
     tls: bool = _switch(False, "Encrypt the connection and check the broker's certificate.")
     ca_file: str = _text("", "Certificate authority of the broker, PEM; empty: those of the system.")
+    check_hostname: bool = _switch(
+        True,
+        "Whether the broker's certificate must be made out to `mqtt.host`; it is checked otherwise either way.",
+    )
+    certificate_file: str = _text("", "Certificate that this device shows to the broker, PEM; empty: none.")
+    key_file: str = _text(
+        "", "Private key of that certificate, PEM without a pass phrase, or the name of a systemd credential."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +304,8 @@ class Config:
     baseline: Baseline = field(default_factory=Baseline)
     event: Event = field(default_factory=Event)
     inference: Inference = field(default_factory=Inference)
+    outbox: Outbox = field(default_factory=Outbox)
+    history: History = field(default_factory=History)
     mqtt: Mqtt = field(default_factory=Mqtt)
     leds: Leds = field(default_factory=Leds)
     log: Log = field(default_factory=Log)

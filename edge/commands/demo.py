@@ -108,7 +108,7 @@ def _of_demo(config: Config, port: int) -> Config:
         # The embedded broker speaks 3.1.1 alone and knows no users.
         mqtt=replace(
             config.mqtt, enabled=True, host="127.0.0.1", port=port, protocol="3.1.1", username="",
-            password_file="", tls=False, ca_file="",
+            password_file="", alternates=(), transport="tcp", tls=False, ca_file="", certificate_file="", key_file="",
         ),
     )  # fmt: skip
 

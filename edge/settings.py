@@ -42,7 +42,7 @@ class Key:
         if self.choices:
             return "one of " + ", ".join(self.choices)
         if self.low is not None:
-            return f"{self.low:g}..{self.high:g}" + (f" {self.unit}" if self.unit else "")
+            return f"{self.low:.9g}..{self.high:.9g}" + (f" {self.unit}" if self.unit else "")
         if self.most:
             return f"up to {self.most}, each {self.rule}"
         return self.rule

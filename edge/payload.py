@@ -33,7 +33,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class PayloadWriter:
-    """Numbers events and writes them as `microedge.event/1`. Used from one thread."""
+    """Writes events as `microedge.event/1`. Used from one thread; `context` may be replaced from any."""
 
     def __init__(
         self,
@@ -43,25 +43,24 @@ class PayloadWriter:
         model_hashes: Mapping[str, str],
         *,
         report: str = "emotion",
-        context: Mapping[str, str] | None = None,
+        context: Mapping[str, Any] | None = None,
         clock_synchronised: Callable[[], bool] = lambda: False,
     ) -> None:
         """Fix what is the same for all events of a stream.
 
         Args:
             device_id: as in `device.id`.
-            boot_id: must differ whenever a new writer starts to count for the same device.
+            boot_id: differs from start to start of the same device.
             start_time_ns: UTC of media time 0, ns since 1970 (`FrameSource.start_time_ns`).
             model_hashes: SHA-256 in hexadecimal by the model's part ("landmark", "spotter").
             report: "movement" leaves emotion, confidence and probabilities out.
-            context: "session" and "note", if the device was told.
+            context: "session", "note" and "tags", if the device was told.
             clock_synchronised: asked for each event.
         """
-        self.context: dict[str, str] = dict(context or {})
+        self.context: Mapping[str, Any] = dict(context or {})
         """May be replaced between events."""
         self.start_time_ns = start_time_ns
         """Likewise, when the wall clock has been set."""
-        self._seq = 0
         self._report = report
         self._device_id, self._boot_id = device_id, boot_id
         self._clock_synchronised = clock_synchronised
@@ -69,11 +68,11 @@ class PayloadWriter:
         # Compiled now, so that the first event does not hold up a frame.
         _validator("microedge.event/1")
 
-    def write(self, event: Event, replayed: bool = False) -> Payload:
-        """Give the event as its schema describes it, with the next `seq`.
+    def write(self, event: Event, series: str, seq: int, replayed: bool = False) -> Payload:
+        """Give the event as its schema describes it, numbered `seq` of `series` (`edge.out.outbox`).
 
         Raises:
-            PublishError: naming the field, if the event breaks the contract; `seq` is then not used up.
+            PublishError: naming the field, if the event breaks the contract.
         """
         spot, quality = event.spot, event.quality
         if not spot.onset_ns <= spot.apex_ns <= spot.offset_ns:
@@ -85,7 +84,8 @@ class PayloadWriter:
             "id": self._id(event, onset_ns),
             "device_id": self._device_id,
             "boot_id": self._boot_id,
-            "seq": self._seq + 1,
+            "series": series,
+            "seq": seq,
             "time": utc(onset_ns),
             "clock_synchronised": self._clock_synchronised(),
             "replayed": replayed,
@@ -121,7 +121,6 @@ class PayloadWriter:
             "model": dict(self._model),
         }
         validate(payload)
-        self._seq += 1
         return payload
 
     def _id(self, event: Event, onset_ns: int) -> str:
@@ -173,6 +172,27 @@ def info_payload(
             "topics": topics,
         }
     )
+
+
+def encode(payload: Payload) -> str:
+    """Give a payload as it leaves the device and as it is kept: compact JSON.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def decode(text: str) -> Payload:
+    """Give the payload that was encoded as `text`.
+
+    Raises:
+        ValueError: it is not a JSON object.
+    """
+    payload = json.loads(text)
+    if not isinstance(payload, dict):
+        raise ValueError(f"must be a JSON object, is {type(payload).__name__}")
+    return payload
 
 
 def validate(payload: Payload) -> None:

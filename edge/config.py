@@ -74,8 +74,7 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     origins: dict[str, str] = {}
     for origin, name, value in (*_file_entries(path, mistakes), *_override_entries(overrides, mistakes)):
         if mistake := _mistake(KEYS[name], value):
-            shown = "(not shown)" if KEYS[name].secret else json.dumps(value, ensure_ascii=False, default=str)
-            mistakes.append(f"{origin}: {name} = {shown}: {mistake}")
+            mistakes.append(f"{origin}: {name} = {_shown(KEYS[name], value)}: {_without_login(mistake)}")
         else:
             values[name], origins[name] = KEYS[name].kind(value), origin
     given: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
@@ -144,6 +143,17 @@ def _override_value(kind: type, text: str) -> Any:
             return text
     # An IPv6 address begins as a TOML list does.
     return [part.strip().strip("\"'") for part in text.split(",")] if text else []
+
+
+def _shown(about: Key, value: Any) -> str:
+    if about.secret:
+        return "(not shown)"
+    return _without_login(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _without_login(text: str) -> str:
+    """Give `text` without the `user:password@` that some people write before a host name."""
+    return re.sub(r'[^\s/"]+@', "(not shown)@", text)
 
 
 def _mistake(about: Key, value: Any) -> str:

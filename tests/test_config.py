@@ -127,11 +127,119 @@ def test_a_secret_of_the_wrong_type_is_not_repeated(tmp_path: Path) -> None:
     assert mistakes(tmp_path, "[mqtt]\nusername = 271828\n") == ["mqtt.username = (not shown): must be text"]
 
 
-def test_settings_that_do_not_go_together_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"mqtt\.ca_file is set but mqtt\.tls = false"):
-        load(None, ["mqtt.ca_file=/etc/ca.pem"])
-    with pytest.raises(ConfigError, match=r"mqtt\.password_file is set but mqtt\.username is empty"):
-        load(None, ["mqtt.password_file=/etc/secret"])
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["mqtt.ca_file=/ca.pem"], ["mqtt.ca_file is set but mqtt.tls = false: must be true to use it"]),
+        (
+            ["mqtt.certificate_file=/a.pem", "mqtt.key_file=/a.key"],
+            [
+                "mqtt.certificate_file is set but mqtt.tls = false: must be true to use it",
+                "mqtt.key_file is set but mqtt.tls = false: must be true to use it",
+            ],
+        ),
+        (
+            ["mqtt.tls=true", "mqtt.certificate_file=/a.pem"],
+            [
+                "mqtt.certificate_file is set but mqtt.key_file is empty: a certificate and its key go together"
+            ],
+        ),
+        (
+            ["mqtt.tls=true", "mqtt.key_file=/a.key"],
+            [
+                "mqtt.key_file is set but mqtt.certificate_file is empty: a certificate and its key go together"
+            ],
+        ),
+        (
+            ["mqtt.check_hostname=false"],
+            ["mqtt.check_hostname = false but mqtt.tls = false: there is no certificate to check"],
+        ),
+        (["mqtt.password_file=/secret"], ["mqtt.password_file is set but mqtt.username is empty"]),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings: list[str], expected: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(None, settings)
+    assert str(caught.value).splitlines() == [f"--set: {line}" for line in expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('["b:1884"]', ("b:1884",)),
+        ("b,c:1884", ("b", "c:1884")),
+        ("b , 'c'", ("b", "c")),
+        ("[::1]:1884,[fe80::1%eth0]", ("[::1]:1884", "[fe80::1%eth0]")),
+        ("", ()),
+        ("[]", ()),
+    ],
+)
+def test_further_brokers_are_given_as_a_toml_list_or_by_commas(text: str, expected: tuple[str, ...]) -> None:
+    assert load(None, [f"mqtt.alternates={text}"]).mqtt.alternates == expected
+
+
+def test_a_list_survives_being_shown_and_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    config = load(None, ["mqtt.alternates=b,[::1]:1884"])
+    path.write_text(to_toml(config, redact=False))
+    assert load(path) == config
+
+
+def test_each_wrong_text_of_a_list_is_named(tmp_path: Path) -> None:
+    each = "must be NAME or NAME:PORT, an IPv6 address in brackets"
+    for value, mistake in (
+        ('["b", "c:99999"]', f'"c:99999" {each}'),
+        ('["b", 3]', f"3 {each}"),
+        ('[""]', f'"" {each}'),
+        ('["mqtt://b"]', f'"mqtt://b" {each}'),
+        ('["::1"]', f'"::1" {each}'),
+        ('["b", "b"]', '"b" is there twice'),
+    ):
+        assert mistakes(tmp_path, f"[mqtt]\nalternates = {value}\n") == [
+            f"mqtt.alternates = {value}: {mistake}"
+        ]
+    assert mistakes(tmp_path, "[mqtt]\nalternates = 3\n") == [
+        "mqtt.alternates = 3: must be a list of texts, up to 8, each NAME or NAME:PORT, an IPv6 address in brackets"
+    ]
+    many = ",".join("abcdefghi")
+    assert "holds 9: must be up to 8" in mistakes(tmp_path, "", f"mqtt.alternates={many}")[0]
+
+
+@pytest.mark.parametrize(
+    "good", ["broker", "broker_1.local", "192.0.2.7", "::1", "[::1]", "fe80::1%eth0", "bücher.example"]
+)
+def test_a_host_is_a_name_or_an_address(good: str) -> None:
+    assert load(None, [f"mqtt.host={good}"]).mqtt.host == good
+
+
+@pytest.mark.parametrize("bad", ["mqtt://broker", "broker:1883", "a b", "", "[::1]:1883", "-x", "a/b"])
+def test_a_host_with_a_scheme_or_a_port_is_refused(bad: str) -> None:
+    with pytest.raises(ConfigError, match=r"mqtt\.host = .* without mqtt:// and without a port"):
+        load(None, [f"mqtt.host={bad}"])
+
+
+def test_a_login_written_into_an_address_is_not_repeated(tmp_path: Path) -> None:
+    text = '[mqtt]\nhost = "mqtt://anna:hunter2@broker"\nalternates = ["anna:hunter2@b"]\n'
+    found = mistakes(tmp_path, text)
+    assert len(found) == 2
+    assert all("hunter2" not in line and "anna" not in line for line in found)
+
+
+@pytest.mark.parametrize("bad", ["mqtt", "", "/a b", "/a?b", "/a#b"])
+def test_a_websocket_path_that_no_request_can_carry_is_refused(bad: str) -> None:
+    with pytest.raises(ConfigError, match=r"mqtt\.websocket_path = .*starts with /"):
+        load(None, [f"mqtt.websocket_path={bad}"])
+
+
+def test_home_assistant_may_be_told_nothing() -> None:
+    assert load(None, ["mqtt.discovery_prefix="]).mqtt.discovery_prefix == ""
+    with pytest.raises(ConfigError, match=r"mqtt\.discovery_prefix"):
+        load(None, ["mqtt.discovery_prefix=a/#"])
+
+
+def test_limits_are_written_out() -> None:
+    with pytest.raises(ConfigError, match=r"outbox\.max_events = 0: must be 1\.\.10000000 events"):
+        load(None, ["outbox.max_events=0"])
 
 
 def test_text_with_control_characters_is_refused(tmp_path: Path) -> None:

@@ -19,3 +19,7 @@ class ModelError(EdgeError, ValueError):
 
 class PublishError(EdgeError, OSError):
     """An event could not be handed to a sink."""
+
+
+class HistoryError(EdgeError, OSError):
+    """The events kept on this device cannot be read."""

@@ -117,8 +117,9 @@ class FrameQueue:
 class Reader:
     """Takes frames from a source in a thread of its own; a live source that breaks is opened again.
 
-    All frames share one media time: a camera that comes back goes on where time is by then, and the pipeline
-    sees a gap. Whatever way the thread ends, the source is closed and the queue ended.
+    A live source may be paused: it is closed, and opened again when reading is to go on. All frames share one media
+    time: a camera that comes back goes on where time is by then, and the pipeline sees a gap. Whatever way the
+    thread ends, the source is closed and the queue ended.
     """
 
     def __init__(
@@ -129,31 +130,38 @@ class Reader:
         is_live: bool,
         light: Callable[[bool], None],
         retried: Callable[[], None],
+        paused: bool = False,
     ) -> None:
-        """Open the source; `start` begins to read.
+        """Open the source, unless it is paused; `start` begins to read.
 
         Args:
-            open_source: called now, and again each time a live source has broken.
+            open_source: called now, and again each time a live source has broken or was paused.
             queue: where frames go.
-            is_live: whether to open a broken source again rather than end.
+            is_live: whether to open a broken source again rather than end; only such a source can be paused.
             light: told True before the source is opened and False after it is closed.
-            retried: told before each new attempt to open.
+            retried: told before each new attempt to open, and every few seconds of a pause.
+            paused: whether to begin with a pause.
 
         Raises:
             SourceError: the source cannot be opened.
         """
-        self._open, self._queue, self._is_live = open_source, queue, is_live
+        self._open, self._queue, self.is_live = open_source, queue, is_live
         self._light, self._retried = light, retried
-        self._stopping = threading.Event()
+        self._changed = threading.Condition()
+        """Guards the three that follow, which any thread may look at."""
+        self._is_stopping = False
+        self._is_paused = paused and is_live
+        self._holds_source = False
+        """True from before the source is opened until after it is closed, as the capture LED shows it."""
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
         self._last = (-1, -1, 0)
         """Media time (ns), sequence and monotonic time (ns) of the last frame."""
         self._start_time_ns = self._clock_ahead_ns = 0
         self.problem = ""
-        """Why a live source gives no frames now; empty while it does."""
+        """Why a live source gives no frames now; empty while it does, and while it is paused."""
         self.failure = ""
         """Why reading ended before its time; empty if it did not."""
-        self._source: FrameSource | None = self._opened()
+        self._source: FrameSource | None = None if self._is_paused else self._opened()
 
     @property
     def start_time_ns(self) -> int:
@@ -162,9 +170,7 @@ class Reader:
         Of a camera it is what the wall clock says now: a computer without a battery learns the time from the network
         when frames have long been coming, and what it took for the time before is then put right.
         """
-        corrected_ns = (
-            _clock_ahead_ns() - self._clock_ahead_ns if self._is_live and self._start_time_ns else 0
-        )
+        corrected_ns = _clock_ahead_ns() - self._clock_ahead_ns if self.is_live and self._start_time_ns else 0
         return self._start_time_ns + corrected_ns
 
     @property
@@ -173,12 +179,38 @@ class Reader:
         source = self._source
         return () if source is None else tuple(source.warnings)
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether a pause was asked for last."""
+        return self._is_paused
+
     def start(self) -> None:
         self._thread.start()
 
+    def pause(self, timeout_s: float = 0.0) -> bool:
+        """Close a live source until `resume`; frames that wait in the queue are still handed out.
+
+        Returns:
+            Whether the source was closed within `timeout_s`; if not, it will be once it has given its next frame.
+        """
+        if not self.is_live:
+            raise ValueError("only a live source can be paused: a recording would lose frames")
+        with self._changed:
+            self._is_paused = True
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: not self._holds_source, timeout_s)
+
+    def resume(self) -> None:
+        """Open the source again and read on; one that cannot be opened is tried again, as one that broke."""
+        with self._changed:
+            self._is_paused = False
+            self._changed.notify_all()
+
     def close(self, timeout_s: float) -> None:
         """Stop reading and close the source; a source that does not return in time is left to the process's end."""
-        self._stopping.set()
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
         self._queue.close()
         if self._thread.ident is None:
             self._close_source()
@@ -189,16 +221,24 @@ class Reader:
             log.warning("camera: gave no frame and did not stop within %g s; left open", timeout_s)
 
     def _run(self) -> None:
+        problem = ""
         try:
-            while self._source is not None:
-                problem = self._pump(self._source)
+            while self._is_to_read():
+                if self._source is None:
+                    self._source = self._reopened(problem)
+                    problem = ""
+                    # Opening takes a second or two; a pause may have been asked for meanwhile.
+                    continue
+                outcome = self._pump(self._source)
                 self._close_source()
-                if not problem:
+                if outcome is None:
+                    continue
+                if not outcome:
                     return
-                if not self._is_live:
-                    self.failure = problem
+                if not self.is_live:
+                    self.failure = outcome
                     return
-                self._source = self._reopened(problem)
+                problem = outcome if not self._is_paused else ""
         except Exception as error:
             # A camera library may raise anything; ending with a reason beats a device that hangs.
             log.exception("camera: failed")
@@ -207,20 +247,45 @@ class Reader:
             self._close_source()
             self._queue.end()
 
-    def _pump(self, source: FrameSource) -> str:
-        """Move the source's frames into the queue until it ends; give what broke it, empty if nothing did."""
+    def _is_to_read(self) -> bool:
+        """Wait, with the source closed, while there is a pause; False once reading is to stop."""
+        while not self._is_stopping:
+            if not self._is_paused:
+                return True
+            self._close_source()
+            self.problem = ""
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_stopping or not self._is_paused, RETRY_S[1])
+            # A device that rests because it was told to is well.
+            self._retried()
+        return False
+
+    def _is_interrupted(self, wait_s: float = 0.0) -> bool:
+        """Give whether reading is to stop or pause, waiting for that up to `wait_s`; a resume ends the wait too."""
+        with self._changed:
+            if wait_s and not (self._is_stopping or self._is_paused):
+                self._changed.wait(wait_s)
+            return self._is_stopping or self._is_paused
+
+    def _pump(self, source: FrameSource) -> str | None:
+        """Move the source's frames into the queue.
+
+        Returns:
+            What broke the source, empty if it ended, None if reading is to stop or pause.
+        """
         shift_ns = shift_sequence = 0
         is_first = True
         try:
             for frame in source.frames():
+                if self._is_interrupted():
+                    return None
                 if is_first:
                     is_first = False
                     shift_ns, shift_sequence = self._joined(source, frame)
                     self.problem = ""
                 timestamp_ns, sequence = frame.timestamp_ns + shift_ns, frame.sequence + shift_sequence
                 self._last = (timestamp_ns, sequence, time.monotonic_ns())
-                moved = Frame(frame.luma, timestamp_ns, sequence)
-                if self._stopping.is_set() or not self._queue.put(moved):
+                if not self._queue.put(Frame(frame.luma, timestamp_ns, sequence)):
                     return ""
         except SourceError as error:
             return str(error)
@@ -238,37 +303,46 @@ class Reader:
         return last_ns + away_ns - first.timestamp_ns, last_sequence + away - first.sequence
 
     def _reopened(self, problem: str) -> FrameSource | None:
-        """Try to open the source until it works; None once reading is to stop."""
+        """Try to open the source until it works, at once if nothing is wrong; None if reading is to stop or pause."""
         wait_s, attempts = RETRY_S[0], 0
         while True:
-            if problem != self.problem:
-                log.warning("camera: %s; trying again", problem)
-            self.problem = problem
-            if self._stopping.wait(wait_s):
-                return None
-            wait_s, attempts = min(2 * wait_s, RETRY_S[1]), attempts + 1
+            if problem:
+                if problem != self.problem:
+                    log.warning("camera: %s; trying again", problem)
+                self.problem = problem
+                if self._is_interrupted(wait_s):
+                    return None
+                wait_s = min(2 * wait_s, RETRY_S[1])
+            attempts += 1
             self._retried()
             try:
                 source = self._opened()
             except SourceError as error:
                 problem = str(error)
             else:
-                log.info("camera: %s is back after %d attempts", source.name, attempts)
+                log.info("camera: %s is open again after %d attempts", source.name, attempts)
                 return source
 
     def _opened(self) -> FrameSource:
+        self._holds_source = True
         self._light(True)
         try:
             return self._open()
         except BaseException:
-            self._light(False)
+            self._released()
             raise
 
     def _close_source(self) -> None:
         source, self._source = self._source, None
         if source is not None:
             source.close()
-            self._light(False)
+            self._released()
+
+    def _released(self) -> None:
+        self._light(False)
+        with self._changed:
+            self._holds_source = False
+            self._changed.notify_all()
 
 
 def _clock_ahead_ns() -> int:

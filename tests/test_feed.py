@@ -1,8 +1,11 @@
-"""The buffers between reader and worker: one copy, none overwritten too early, none more than at the start."""
+"""Between source and worker: one copy of each frame, none overwritten too early, and a camera that may come and go."""
 
+import itertools
+import random
 import threading
+import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -246,3 +249,224 @@ def test_a_wall_clock_that_is_set_while_a_camera_runs_corrects_what_its_media_ti
     corrected_ns = reader.start_time_ns - before_ns
     reader.close(5.0)
     assert corrected_ns == (3 * 86_400_000_000_000 if is_live else 0)
+
+
+class _Bench:
+    """A camera's whole surroundings: its LED, how often it was opened, and whether it may be."""
+
+    def __init__(self) -> None:
+        self.is_lit = self.is_open = False
+        self.opened = self.retries = 0
+        self.wrong: list[str] = []
+        """What must never be."""
+        self.refuses: Callable[[], bool] = lambda: False
+        self.breaks: Callable[[], bool] = lambda: False
+
+    def light(self, on: bool) -> None:
+        if self.is_open or on == self.is_lit:
+            self.wrong.append(f"the LED went {on} while open = {self.is_open}, lit = {self.is_lit}")
+        self.is_lit = on
+
+    def retried(self) -> None:
+        self.retries += 1
+
+    def open(self) -> "_Camera":
+        if not self.is_lit or self.is_open:
+            self.wrong.append(f"opened while lit = {self.is_lit}, open = {self.is_open}")
+        if self.refuses():
+            raise SourceError("no camera")
+        self.opened += 1
+        self.is_open = True
+        return _Camera(self)
+
+    def reader(self, queue: FrameQueue, paused: bool = False) -> Reader:
+        return Reader(
+            self.open, queue, is_live=True, light=self.light, retried=self.retried, paused=paused
+        )  # fmt: skip
+
+
+class _Camera(_Resized):
+    """Gives frames dated by the real clock, about two thousand a second, until it is closed."""
+
+    nominal_rate_hz = 2000.0
+
+    def __init__(self, bench: _Bench) -> None:
+        super().__init__((8, 6), 0)
+        self._bench = bench
+
+    def frames(self) -> Iterator[Frame]:
+        began_ns = time.monotonic_ns()
+        last = -1
+        while not self._bench.breaks():
+            time.sleep(0.0003)  # a camera's pace
+            since_ns = time.monotonic_ns() - began_ns
+            last = max(round(since_ns * 2e-6), last + 1)
+            yield Frame(np.full((6, 8), last % 251, np.uint8), since_ns, last)
+        raise SourceError("cable pulled")
+
+    def close(self) -> None:
+        self._bench.is_open = False
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> _Bench:
+    monkeypatch.setattr("edge.feed.RETRY_S", (0.001, 0.004))
+    return _Bench()
+
+
+def test_a_pause_closes_the_camera_before_the_led_goes_dark_and_a_resume_is_a_gap_in_time(
+    bench: _Bench, until: Callable[..., None]
+) -> None:
+    frames, continuity = FrameQueue(4, drops_oldest=True), Continuity()
+    reader = bench.reader(frames)
+    reader.start()
+    assert continuity.take(wait_for_frame(frames))
+    before = wait_for_frame(frames)
+    assert reader.pause(20.0)
+    assert (bench.is_open, bench.is_lit, reader.is_paused, reader.problem) == (False, False, True, "")
+    until(lambda: bench.retries >= 2, "signs of life during the pause")
+    assert reader.pause(20.0)  # again: nothing happens
+    reader.resume()
+    until(lambda: bench.is_open, "the camera")
+    late = [wait_for_frame(frames) for _ in range(6)][-1]  # up to four are from before the pause
+    assert late.timestamp_ns - before.timestamp_ns > 0
+    assert late.sequence - before.sequence > 5  # frames were lost, and that shows
+    reader.close(20.0)
+    assert (bench.is_open, bench.is_lit, bench.opened, bench.wrong) == (False, False, 2, [])
+
+
+def wait_for_frame(frames: FrameQueue) -> Frame:
+    got = frames.get()
+    assert got is not None
+    return got
+
+
+def test_a_reader_that_begins_with_a_pause_leaves_the_camera_alone_until_it_may_read(
+    bench: _Bench, until: Callable[..., None]
+) -> None:
+    frames = FrameQueue(4, drops_oldest=True)
+    bench.refuses = lambda: True
+    reader = bench.reader(frames, paused=True)  # a camera that is absent does not matter yet
+    reader.start()
+    until(lambda: bench.retries >= 2, "signs of life")
+    assert (bench.opened, bench.is_lit, reader.is_paused, reader.problem) == (0, False, True, "")
+    reader.resume()
+    until(lambda: reader.problem == "no camera", "a camera that does not open is told")
+    bench.refuses = lambda: False
+    first = wait_for_frame(frames)
+    assert first.sequence <= 10
+    assert reader.problem == ""
+    reader.close(20.0)
+    assert (bench.opened, bench.is_lit, bench.wrong) == (1, False, [])
+
+
+def test_a_pause_ends_the_attempts_to_open_a_broken_camera_at_once(
+    bench: _Bench, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = FrameQueue(4, drops_oldest=True)
+    reader = bench.reader(frames)
+    reader.start()
+    wait_for_frame(frames)
+    monkeypatch.setattr("edge.feed.RETRY_S", (600.0, 600.0))  # neither pause nor resume waits for that
+    bench.refuses = bench.breaks = lambda: True
+    until(lambda: reader.problem == "cable pulled", "the broken camera")
+    assert reader.pause(20.0)
+    until(lambda: reader.problem == "", "nothing to complain of")
+    bench.refuses = bench.breaks = lambda: False
+    reader.resume()
+    until(lambda: bench.is_open, "the camera")
+    reader.close(20.0)
+    assert (bench.opened, bench.is_lit, bench.wrong, reader.failure) == (2, False, [], "")
+
+
+@pytest.mark.parametrize("paused_first", [True, False])
+def test_a_reader_can_be_closed_while_it_is_paused(bench: _Bench, paused_first: bool) -> None:
+    frames = FrameQueue(4, drops_oldest=True)
+    reader = bench.reader(frames, paused=paused_first)
+    reader.start()
+    assert reader.pause(20.0)
+    reader.close(20.0)
+    assert frames.get() is None
+    assert (bench.is_open, bench.is_lit, bench.wrong) == (False, False, [])
+
+
+def test_a_reader_that_never_started_closes_its_camera(bench: _Bench) -> None:
+    reader = bench.reader(FrameQueue(4, drops_oldest=True))
+    assert bench.is_open
+    reader.close(20.0)
+    assert (bench.is_open, bench.is_lit, bench.wrong) == (False, False, [])
+
+
+def test_a_camera_that_gives_no_frame_is_not_said_to_be_closed(
+    bench: _Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = threading.Event()
+
+    def hung(camera: _Camera) -> Iterator[Frame]:
+        hangs.wait(20.0)
+        yield frame(0)
+
+    monkeypatch.setattr(_Camera, "frames", hung)
+    frames = FrameQueue(4, drops_oldest=True)
+    reader = bench.reader(frames)
+    reader.start()
+    assert not reader.pause(0.0)
+    assert bench.is_lit
+    hangs.set()
+    assert reader.pause(20.0)
+    assert not bench.is_lit
+    reader.close(20.0)
+    assert frames.get() is None  # nothing of what came after the pause got through
+
+
+def test_a_recording_is_not_paused() -> None:
+    frames = FrameQueue(4, drops_oldest=False)
+    reader = Reader(
+        lambda: _Resized((8, 6), 3),
+        frames,
+        is_live=False,
+        light=lambda _: None,
+        retried=lambda: None,
+        paused=True,
+    )
+    assert not reader.is_paused
+    with pytest.raises(ValueError, match="only a live source"):
+        reader.pause()
+    reader.close(1.0)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_any_order_of_pauses_resumes_and_faults_leaves_led_camera_and_time_in_order(
+    bench: _Bench, seed: int, until: Callable[..., None]
+) -> None:
+    chance = random.Random(seed)
+    bench.refuses = lambda: chance.random() < 0.3
+    bench.breaks = lambda: chance.random() < 0.02
+    frames, continuity = FrameQueue(4, drops_oldest=True), Continuity()
+    got: list[Frame] = []
+
+    def work() -> None:
+        while (one := frames.get()) is not None:
+            continuity.take(one)
+            got.append(one)
+
+    reader = bench.reader(frames, paused=True)
+    worker = threading.Thread(target=work)
+    worker.start()
+    reader.start()
+    for step in range(400):
+        if chance.random() < 0.5:
+            closed = reader.pause(chance.choice((0.0, 20.0)))
+            assert not closed or not (bench.is_lit or bench.is_open)
+        else:
+            reader.resume()
+        if step % 20 == 0:
+            reader.resume()
+            number = len(got)
+            until(lambda number=number: len(got) > number, "frames again")  # type: ignore[misc]
+    reader.close(20.0)
+    worker.join()
+    assert (bench.is_open, bench.is_lit, bench.wrong, reader.failure) == (False, False, [], "")
+    assert (continuity.clock_steps, continuity.out_of_order) == (0, 0)
+    assert all(one.timestamp_ns < two.timestamp_ns for one, two in itertools.pairwise(got))
+    assert all(one.sequence < two.sequence for one, two in itertools.pairwise(got))

@@ -1,6 +1,7 @@
 """Real parts that several tests share."""
 
 import getpass
+import re
 import shutil
 import socket
 import subprocess
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -18,9 +19,11 @@ from edge.frames.script import Script
 from edge.frames.synthetic import SyntheticSource
 from edge.records import ActionUnit, Event, Quality, Spot
 
-MOSQUITTO = shutil.which(
-    "mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/sbin"
-)
+SYSTEM_PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/sbin:/opt/homebrew/bin"
+MOSQUITTO = shutil.which("mosquitto", path=SYSTEM_PATH)
+MOSQUITTO_PASSWD = shutil.which("mosquitto_passwd", path=SYSTEM_PATH)
+OPENSSL = shutil.which("openssl", path=SYSTEM_PATH)
+BROKER_FILES = Path(__file__).parents[1] / "systemd" / "broker"
 
 
 def wait_until(condition: Callable[[], Any], what: str, limit_s: float = 20.0) -> None:
@@ -37,22 +40,30 @@ def until() -> Callable[..., None]:
     return wait_until
 
 
+def a_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Broker:
     """A mosquitto of its own on a free loopback port, which tests may stop and start again."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = a_free_port()
         self._config = folder / "mosquitto.conf"
         self._log = folder / "mosquitto.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, access: str = "allow_anonymous true") -> None:
+        """Start with one listener; `access` are the lines of the configuration that follow it."""
+        self.run(f"listener {self.port} 127.0.0.1\n{access}\n")
+
+    def run(self, configuration: str) -> None:
+        """Start with this whole configuration, which has a listener on `port`."""
         assert MOSQUITTO is not None
         # When root starts it, mosquitto changes to a user who could not read the test's files.
-        user = getpass.getuser()
-        self._config.write_text(f"listener {self.port} 127.0.0.1\n{access}\nuser {user}\n")
+        self._config.write_text(f"{configuration}\nuser {getpass.getuser()}\n")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen([MOSQUITTO, "-c", self._config], stdout=log, stderr=log)
         wait_until(self._answers, f"mosquitto on port {self.port}: {self._log.read_text()}")
@@ -66,6 +77,83 @@ class Broker:
     def _answers(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+class Authority:
+    """A certificate authority that exists for the tests alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.file = folder, folder / "authority.pem"
+        self._key = folder / "authority.key"
+        folder.mkdir(exist_ok=True)
+        self._openssl(
+            "req", "-x509", *NEW_KEY, "-keyout", self._key, "-days", "2", "-subj", "/CN=tests", "-out", self.file
+        )  # fmt: skip
+
+    def issue(
+        self, name: str, purpose: str = "clientAuth", *, days: int = 2, names: str = "IP:127.0.0.1"
+    ) -> tuple[Path, Path]:
+        """Give a new certificate and its key; with negative `days` it has expired."""
+        stem = f"{name}-{purpose}-{days}-{re.sub('[^0-9A-Za-z]', '', names)}"
+        certificate, key = self.folder / f"{stem}.pem", self.folder / f"{stem}.key"
+        if not certificate.exists():
+            request = self.folder / f"{stem}.csr"
+            extensions = ("-addext", f"extendedKeyUsage={purpose}", "-addext", f"subjectAltName={names}")
+            self._openssl(
+                "req", *NEW_KEY, "-keyout", key, "-subj", f"/CN={name}", *extensions, "-out", request
+            )
+            signer = ("-CA", self.file, "-CAkey", self._key, "-copy_extensions", "copy")
+            self._openssl("x509", "-req", "-in", request, *signer, "-days", str(days), "-out", certificate)
+        return certificate, key
+
+    def _openssl(self, *arguments: str | Path) -> None:
+        assert OPENSSL is not None
+        subprocess.run([OPENSSL, *arguments], check=True, capture_output=True)
+
+
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+
+
+class Fleet(Broker):
+    """A mosquitto with the configuration and the access list that are shipped, on free ports.
+
+    It has three listeners: `port` takes passwords, `certificate_port` client certificates, and
+    `websocket_port` passwords over WebSockets.
+    """
+
+    PASSWORDS: ClassVar[dict[str, str]] = {
+        name: f"password of {name}" for name in ("lab-03", "lab-04", "dashboard", "operator", "homeassistant")
+    }
+
+    def __init__(self, folder: Path, authority: Authority) -> None:
+        super().__init__(folder)
+        self.authority = authority
+        self.certificate_port, self.websocket_port = a_free_port(), a_free_port()
+        self._folder = folder
+
+    def start(self, access: str = "") -> None:
+        """Start; `access` are further lines, which belong to the WebSocket listener."""
+        assert MOSQUITTO_PASSWD is not None
+        passwords = self._folder / "passwords"
+        passwords.write_text("".join(f"{name}:{text}\n" for name, text in self.PASSWORDS.items()))
+        passwords.chmod(0o600)
+        subprocess.run([MOSQUITTO_PASSWD, "-U", passwords], check=True)
+        certificate, key = self.authority.issue("broker", "serverAuth")
+        text = (BROKER_FILES / "mosquitto.conf").read_text()
+        for shipped, here in (
+            ("/etc/mosquitto/passwords", str(passwords)),
+            ("/etc/mosquitto/microedge.acl", str(BROKER_FILES / "microedge.acl")),
+            ("/etc/mosquitto/certs/authority.pem", str(self.authority.file)),
+            ("/etc/mosquitto/certs/broker.pem", str(certificate)),
+            ("/etc/mosquitto/certs/broker.key", str(key)),
+            ("/var/lib/mosquitto/", f"{self._folder}/"),
+            ("listener 8883", f"listener {self.port} 127.0.0.1"),
+            ("listener 8884", f"listener {self.certificate_port} 127.0.0.1"),
+            ("listener 9001", f"listener {self.websocket_port} 127.0.0.1"),
+        ):
+            assert shipped in text, f"the shipped mosquitto.conf no longer has {shipped}"
+            text = text.replace(shipped, here)
+        self.run(f"{text}\n{access}")
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +175,31 @@ def own_broker(tmp_path: Path) -> Iterator[Broker]:
     broker = Broker(tmp_path)
     yield broker
     broker.stop()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The authority that the tests' devices trust."""
+    if OPENSSL is None:
+        pytest.skip("openssl is not installed")
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def foreign_authority(authority: Authority) -> Authority:
+    """One that nobody trusts, although it has the same name."""
+    return Authority(authority.folder / "foreign")
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Fleet]:
+    """One running broker as a fleet has it, for all tests that leave it alone."""
+    if MOSQUITTO is None or MOSQUITTO_PASSWD is None:
+        pytest.skip("mosquitto is not installed")
+    fleet = Fleet(tmp_path_factory.mktemp("fleet"), authority)
+    fleet.start()
+    yield fleet
+    fleet.stop()
 
 
 _prefixes = count()

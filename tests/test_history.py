@@ -140,7 +140,7 @@ def test_a_history_longer_than_one_transaction_is_read_whole(
     append(opened(tmp_path), 30)
     assert seqs(History(tmp_path).events()) == list(range(1, 31))
     assert seqs(History(tmp_path).events(Selection(last=20))) == list(range(11, 31))
-    assert seqs(next(History(tmp_path).follow(-1))) == list(range(1, 8))
+    assert seqs(History(tmp_path).follow(-1).more()) == list(range(1, 8))
 
 
 @pytest.mark.parametrize(
@@ -254,15 +254,15 @@ def test_a_service_that_starts_again_finds_nothing_in_its_way(
 ) -> None:
     killed_writer(tmp_path)
     following = History(tmp_path).follow(-1)
-    assert seqs(next(following)) == [1, 2, 3, 4, 5]
+    assert seqs(following.more()) == [1, 2, 3, 4, 5]
     outbox = opened(tmp_path)
     append(outbox, 2)
     assert outbox.problem == ""
-    assert seqs(next(following)) == [6, 7]
+    assert seqs(following.more()) == [6, 7]
     outbox.close()
-    assert next(following) == []
+    assert following.more() == []
     append(opened(tmp_path), 1)
-    assert seqs(next(following)) == [8]
+    assert seqs(following.more()) == [8]
 
 
 def test_following_gives_each_new_event_once(
@@ -272,13 +272,13 @@ def test_following_gives_each_new_event_once(
     append(outbox, 3)
     reader = History(tmp_path)
     following = reader.follow(reader.newest(), Selection(emotion="anger"))
-    assert next(following) == []
+    assert following.more() == []
     append(outbox, emotion="anger")
     append(outbox)
     append(outbox, emotion="anger")
-    assert seqs(next(following)) == [4, 6]
+    assert seqs(following.more()) == [4, 6]
     deliver(outbox)
-    assert next(following) == []
+    assert following.more() == []
 
 
 def test_following_goes_on_after_a_wipe(
@@ -287,14 +287,14 @@ def test_following_goes_on_after_a_wipe(
     outbox = opened(tmp_path)
     append(outbox, 3)
     following = History(tmp_path).follow(-1)
-    assert seqs(next(following)) == [1, 2, 3]
+    assert seqs(following.more()) == [1, 2, 3]
     assert outbox.wipe().events == 3
     append(outbox, 2)
-    assert seqs(next(following)) == [4, 5]
+    assert seqs(following.more()) == [4, 5]
     outbox.wipe()
-    assert next(following) == []
+    assert following.more() == []
     append(outbox, 1)
-    assert seqs(next(following)) == [6]
+    assert seqs(following.more()) == [6]
 
 
 def test_a_reader_in_the_middle_of_its_work_does_not_hold_up_a_wipe(
@@ -315,12 +315,12 @@ def test_following_goes_on_where_positions_begin_anew(
     outbox = opened(tmp_path)
     append(outbox, 5)
     following = History(tmp_path).follow(-1)
-    assert len(next(following)) == 5
+    assert len(following.more()) == 5
     outbox.close()
     for path in tmp_path.iterdir():
         path.unlink()
     series = {append(opened(tmp_path))[0]["series"]}
-    assert {kept.series for kept in next(following)} == series
+    assert {kept.series for kept in following.more()} == series
 
 
 def test_following_gives_nothing_twice_where_events_are_not_kept_after_delivery(
@@ -329,15 +329,15 @@ def test_following_gives_nothing_twice_where_events_are_not_kept_after_delivery(
     outbox = opened(tmp_path, days=0)
     append(outbox, 3)
     following = History(tmp_path).follow(-1)
-    assert seqs(next(following)) == [1, 2, 3]
+    assert seqs(following.more()) == [1, 2, 3]
     for entry in outbox.peek(-1, 2):
         outbox.acknowledge(entry.position)
     outbox.flush()
     append(outbox)
-    assert seqs(next(following)) == [4]
+    assert seqs(following.more()) == [4]
     deliver(outbox)
     append(outbox)
-    assert seqs(next(following)) == [5]
+    assert seqs(following.more()) == [5]
 
 
 def absent(folder: Path) -> None:
@@ -468,15 +468,14 @@ def test_every_event_is_read_while_another_process_writes(tmp_path: Path) -> Non
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     found: list[int] = []
     with subprocess.Popen([sys.executable, "-c", program, tmp_path], env=environment) as writer:
-        following: Iterator[Any] | None = None
+        following = None
         while len(found) < 200:
             is_over = writer.poll() is not None
             try:
                 following = following or History(tmp_path).follow(-1)
-                found += seqs(next(following))
+                found += seqs(following.more())
             except HistoryError:
-                # Before the first event there is no whole file yet; a generator that raised is over.
-                following = None
+                # Before the first event there is no whole file yet.
                 assert not found
             assert len(found) == 200 or not is_over
     assert found == list(range(1, 201))

@@ -1,9 +1,10 @@
 """Composition root: builds the parts from a Config, starts them, and stops them in reverse order.
 
-`run`, `replay` and `demo` are this one composition with other sources and sinks. Two threads: the *reader*
+`run`, `replay` and `demo` are this one composition with other sources and sinks. Three threads: the *reader*
 (`edge.feed`) takes frames from the source into a bounded queue; the *worker* feeds them to the pipeline one by
-one and hands events to the sinks. The thread that made the `App` calls `attend` a few times a second, which
-shows how the device is doing (LEDs, retained health, service manager).
+one; the *dispatcher* (`edge.dispatch`) commits events and hands them to the sinks. The thread that made the `App`
+calls `attend` a few times a second, which carries commands out and shows how the device is doing (LEDs, retained
+health, service manager).
 """
 
 import ctypes
@@ -13,21 +14,25 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
 
 from edge import __version__
-from edge.config import Config
-from edge.errors import ConfigError, EdgeError, PublishError
+from edge.config import Config, History
+from edge.dispatch import Dispatcher
+from edge.errors import ConfigError, EdgeError
 from edge.feed import FrameQueue, Reader
 from edge.frames import FrameSource
 from edge.health import Health, Report
 from edge.inference.models import Models, load_models
 from edge.out import EventSink
+from edge.out.commands import CommandDesk
 from edge.out.journal import Journal
 from edge.out.leds import Leds
-from edge.out.mqtt import MqttSink
+from edge.out.mqtt import MqttSink, device_topic
+from edge.out.outbox import Outbox
 from edge.out.systemd import Notifier, Watchdog
 from edge.payload import PayloadWriter, info_payload
 from edge.pipeline import Pipeline, Statistics
@@ -59,6 +64,7 @@ class App:
         *,
         is_live: bool,
         is_replay: bool = False,
+        folder: Path | None = None,
         sinks: Sequence[EventSink] = (),
         journal: Journal | None = None,
         pin_factory: Any = None,
@@ -72,6 +78,7 @@ class App:
                 and a source that breaks is opened again. Otherwise no frame is dropped and a broken source
                 ends the run.
             is_replay: events are marked as replayed, and one that cannot be written ends the run.
+            folder: where events are kept until they have arrived, and as history; None: in memory.
             sinks: further sinks, which the caller closes after this.
             journal: takes events, refusals and time that cannot be assessed; the caller concludes it after this.
             pin_factory: gpiozero's way to the pins; None: what this machine has.
@@ -84,8 +91,7 @@ class App:
         self.sees_face = False
         self._config, self._is_live, self._is_replay = config, is_live, is_replay
         self._journal = journal
-        self._failure = self._sink_problem = ""
-        self._writer: PayloadWriter | None = None
+        self._failure = ""
         self._handled = 0
         self._snapshot_s = 0.0
         self._is_closed = False
@@ -95,7 +101,7 @@ class App:
         cv2.setNumThreads(1)
         self._parts = ExitStack()
         try:
-            self._build(open_source, sinks, pin_factory)
+            self._build(open_source, folder, sinks, pin_factory)
         except BaseException:
             self._parts.close()
             raise
@@ -103,7 +109,11 @@ class App:
         self._reader.start()
 
     def _build(
-        self, open_source: Callable[[], FrameSource], sinks: Sequence[EventSink], pin_factory: Any
+        self,
+        open_source: Callable[[], FrameSource],
+        folder: Path | None,
+        sinks: Sequence[EventSink],
+        pin_factory: Any,
     ) -> None:
         config = self._config
         problems: list[EdgeError] = []
@@ -125,9 +135,18 @@ class App:
         self._watchdog = Watchdog(self._notifier)
         models = attempt(lambda: load_models(config), Models.close)
         leds = attempt(lambda: Leds(config.leds, pin_factory), Leds.close) if config.leds.enabled else None
+        # In memory nothing is looked up later.
+        history = config.history if folder is not None else History(days=0)
+        outbox = attempt(lambda: Outbox(folder, config.outbox, history), Outbox.close)
+        desk = CommandDesk(device_topic(config.mqtt, config.device.id), config.device.id)
         mqtt = None
-        if config.mqtt.enabled:
-            mqtt = attempt(lambda: MqttSink(config.mqtt, config.device.id), MqttSink.close)
+        if config.mqtt.enabled and outbox is not None:
+            mqtt = attempt(
+                lambda: MqttSink(
+                    config.mqtt, config.device.id, outbox, desk=desk, expire_h=config.outbox.expire_h
+                ),
+                MqttSink.close,
+            )
         reader = attempt(
             lambda: Reader(
                 open_source, self._queue, is_live=self._is_live, retried=self._watchdog.progress,
@@ -135,10 +154,10 @@ class App:
             ),
             lambda reader: reader.close(JOIN_S),
         )  # fmt: skip
-        if models is None or reader is None or problems:
+        if models is None or reader is None or outbox is None or problems:
             kind = ConfigError if any(isinstance(each, ConfigError) for each in problems) else EdgeError
             raise kind("\n".join(str(problem) for problem in problems)) from problems[0]
-        self._reader, self.leds, self.mqtt = reader, leds, mqtt
+        self._reader, self.leds, self.mqtt, self.outbox = reader, leds, mqtt, outbox
         self._models = models
         self._hashes = {
             "detector": models.detector.sha256,
@@ -147,8 +166,14 @@ class App:
         }
         self._pipeline = Pipeline(config, models, clock_ns=time.perf_counter_ns)
         self.statistics: Statistics = self._pipeline.statistics
-        self._sinks = [*sinks, *(sink for sink in (leds, mqtt, self._journal) if sink is not None)]
-        self._health = Health(config, self.boot_id, mqtt, leds, self._notifier)
+        writer = PayloadWriter(
+            config.device.id, self.boot_id, 0, self._hashes,
+            report=config.device.report, clock_synchronised=clock_is_synchronised,
+        )  # fmt: skip
+        later = [*sinks, *(sink for sink in (mqtt, self._journal) if sink is not None)]
+        self._dispatcher = Dispatcher(writer, outbox, later, is_replay=self._is_replay)
+        self._parts.callback(self._dispatcher.close, JOIN_S)
+        self._health = Health(config, self.boot_id, mqtt, leds, self._notifier, outbox, desk)
         if mqtt is not None:
             info = info_payload(
                 config.device.id, self.boot_id, version=__version__, purpose=config.device.purpose,
@@ -209,6 +234,8 @@ class App:
                 self._note_progress()
             self._publish(self._pipeline.finish())
             self._note_in_journal()
+            self._dispatcher.close()
+            self._failure = self._dispatcher.failure
         except EdgeError as error:
             self._failure = str(error)
         except Exception as error:
@@ -236,33 +263,12 @@ class App:
             self.statistics = self._pipeline.statistics
 
     def _publish(self, events: Sequence[Event]) -> None:
-        if events and self._writer is None:
-            self._writer = PayloadWriter(
-                self._config.device.id, self.boot_id, self._reader.start_time_ns, self._hashes,
-                report=self._config.device.report, clock_synchronised=clock_is_synchronised,
-            )  # fmt: skip
         for event in events:
-            assert self._writer is not None
-            self._writer.start_time_ns = self._reader.start_time_ns
             self.events += 1
-            try:
-                payload = self._writer.write(event, replayed=self._is_replay)
-            except PublishError as error:
-                self._note_loss(error)
-                continue
-            for sink in self._sinks:
-                try:
-                    sink.publish(event, payload)
-                except PublishError as error:
-                    self._note_loss(error)
-
-    def _note_loss(self, error: PublishError) -> None:
-        """An event did not get out: a device goes on and shows it, a replay ends."""
-        if self._is_replay:
-            raise error
-        if str(error) != self._sink_problem:
-            log.warning("%s", error)
-        self._sink_problem = str(error)
+            if self.leds is not None:
+                # At once: light waits for no disk.
+                self.leds.show(event)
+            self._dispatcher.hand(event, self._reader.start_time_ns)
 
     def _report(self) -> Report:
         return Report(
@@ -273,7 +279,8 @@ class App:
             stages=self._pipeline.stopwatch.spreads,
             queue_dropped=self._queue.dropped,
             camera_problem=self._reader.problem,
-            sink_problem=self._sink_problem,
+            sink_problem=self._dispatcher.problem,
+            unwritten=self._dispatcher.unwritten,
             failure=self.failure,
             warnings=self._reader.warnings,
         )

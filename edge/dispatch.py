@@ -45,7 +45,7 @@ class Dispatcher:
         self._closing = False
         self._failure: PublishError | None = None
         self.problem = ""
-        """The last thing that kept an event from being published; empty if nothing did."""
+        """What kept the last event from being published; empty if nothing did."""
         self.unwritten = 0
         """Events that were given up before they were numbered: they broke the contract, or the disk stood still."""
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
@@ -71,19 +71,18 @@ class Dispatcher:
             self._changed.notify()
 
     def close(self, timeout_s: float | None = None) -> None:
-        """Hand on everything that waits and end the thread. May be called again.
-
-        Raises:
-            PublishError: of a replay, if an event could not be published.
-        """
+        """Hand on everything that waits and end the thread. May be called again."""
         with self._changed:
             self._closing = True
             self._changed.notify()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             log.warning("events: %d were not written within %g s", len(self._waiting), timeout_s)
-        if self._failure is not None:
-            raise self._failure
+
+    @property
+    def failure(self) -> str:
+        """Why a replay could not publish an event; empty if it could."""
+        return "" if self._failure is None else str(self._failure)
 
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:
@@ -119,11 +118,14 @@ class Dispatcher:
             written.append((event, payload))
         kept = self._outbox.append([payload for _, payload in written])
         for (event, _), payload in zip(written, kept, strict=True):
+            problem = ""
             for sink in self._sinks:
                 try:
                     sink.publish(event, payload)
                 except PublishError as error:
+                    problem = str(error)
                     self._note(error)
+            self.problem = problem
 
     def _give_up(self, problem: str) -> None:
         self.unwritten += 1

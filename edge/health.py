@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from edge.baseline import Rest
 from edge.config import Config
 from edge.errors import PublishError
 from edge.inference import AcceleratorStatus
+from edge.out.commands import CommandDesk
 from edge.out.leds import Fault, Leds
 from edge.out.mqtt import MqttSink
+from edge.out.outbox import Outbox
 from edge.out.systemd import Notifier
 from edge.payload import health_payload
 from edge.pipeline import Statistics
@@ -45,6 +47,8 @@ class Report:
     camera_problem: str
     """Empty, or why no frames come."""
     sink_problem: str
+    unwritten: int
+    """Events that were given up before they were numbered."""
     failure: str
     """Empty, or why the run is over before its time."""
     warnings: tuple[str, ...]
@@ -61,6 +65,8 @@ class Health:
         mqtt: MqttSink | None,
         leds: Leds | None,
         notifier: Notifier,
+        outbox: Outbox,
+        desk: CommandDesk,
         *,
         clock_s: Callable[[], float] = time.monotonic,
         clock_ns: Callable[[], int] = time.time_ns,
@@ -73,11 +79,14 @@ class Health:
             mqtt: publishes the retained health message.
             leds: shows faults.
             notifier: shows one line of status.
+            outbox: keeps the events.
+            desk: counts the commands.
             clock_s: monotonic seconds.
             clock_ns: UTC, ns since 1970.
         """
         self._config, self._boot_id = config, boot_id
         self._mqtt, self._leds, self._notifier = mqtt, leds, notifier
+        self._outbox, self._desk = outbox, desk
         self._clock_s, self._clock_ns = clock_s, clock_ns
         self._shown: tuple[object, ...] = ()
         self._sent_s = -math.inf
@@ -113,8 +122,12 @@ class Health:
         if not report.has_frames:
             return "starting", []
         reasons = [*report.warnings]
-        if report.sink_problem:
-            reasons.append(report.sink_problem)
+        reasons += [problem for problem in (report.sink_problem, self._outbox.problem) if problem]
+        if self._mqtt is not None:
+            if self._away_s(now_s) >= BROKER_GRACE_S:
+                reasons.append(f"mqtt: {self._mqtt.problem}")
+            if problem := self._mqtt.commands_problem:
+                reasons.append(f"mqtt: {problem}")
         if report.accelerator.state == "lost":
             reasons.append(report.accelerator.reason)
         if report.queue_dropped > self._dropped_before:
@@ -132,19 +145,23 @@ class Health:
             )
         return ("degraded" if reasons else "running"), reasons
 
-    def _show_faults(self, report: Report, now_s: float) -> None:
-        broker_is_away = self._mqtt is not None and bool(self._mqtt.problem)
-        if not broker_is_away:
+    def _away_s(self, now_s: float) -> float:
+        """Give for how long nothing has got through to the broker, s."""
+        if self._mqtt is None or not self._mqtt.problem:
             self._broker_away_s = None
-        elif self._broker_away_s is None:
+            return 0.0
+        if self._broker_away_s is None:
             self._broker_away_s = now_s
+        return now_s - self._broker_away_s
+
+    def _show_faults(self, report: Report, now_s: float) -> None:
         if self._leds is None:
             return
-        away_s = 0.0 if self._broker_away_s is None else now_s - self._broker_away_s
         self._leds.fault(Fault.CAMERA, bool(report.camera_problem))
         self._leds.fault(Fault.MODELS, bool(report.failure))
         self._leds.fault(Fault.ACCELERATOR, report.accelerator.state == "lost")
-        self._leds.fault(Fault.BROKER, away_s >= BROKER_GRACE_S)
+        self._leds.fault(Fault.BROKER, self._away_s(now_s) >= BROKER_GRACE_S)
+        self._leds.fault(Fault.DISK, bool(self._outbox.problem))
         self._leds.fault(Fault.OTHER, bool(report.sink_problem))
 
     def _send(self, state: str, reasons: list[str], report: Report) -> None:
@@ -167,8 +184,7 @@ class Health:
 
     def _figures(self, reasons: list[str], report: Report) -> dict[str, Any]:
         numbers = report.statistics
-        assert self._mqtt is not None
-        counts = self._mqtt.counts()
+        commands = self._desk.counts()
         return {
             "reasons": [reason[:300] for reason in reasons][:20] or None,
             "frame_rate_hz": _known(numbers.frame_rate_hz, 1),
@@ -189,7 +205,8 @@ class Health:
                 "by_reason": {str(reason): count for reason, count in numbers.refusals.items()},
             },
             "baseline": _baseline(numbers.rest),
-            "outbox": {"waiting": counts.waiting, "lost": counts.lost},
+            "outbox": _outbox(self._outbox, report.unwritten),
+            "commands": {"accepted": commands.accepted, "refused": dict(commands.refused)},
             "engine": report.accelerator.engine,
             "accelerator": _accelerator(report.accelerator),
             "stage_ms": _stage_ms(report.stages()) or None,
@@ -221,6 +238,17 @@ def _baseline(rest: Rest) -> dict[str, Any]:
     )
     known = {name: round(value, digits) for name, value, digits in figures if value is not None}
     return {"ready": rest.ready, "progress": round(rest.progress, 3), **known}
+
+
+def _outbox(outbox: Outbox, unwritten: int) -> dict[str, Any]:
+    counts = outbox.counts()
+    series, next_seq = outbox.number
+    return {
+        "durable": not outbox.problem, "series": series, "last_seq": next_seq - 1,
+        "waiting": counts.waiting, "lost": counts.lost, "unwritten": unwritten,
+        "losses": [asdict(loss) for loss in outbox.losses()],
+        **({"set_aside": outbox.set_aside} if outbox.set_aside else {}),
+    }  # fmt: skip
 
 
 def _accelerator(status: AcceleratorStatus) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from edge.out.leds import (
     LedState,
     event_steps,
     fault_steps,
+    identify_steps,
 )
 from edge.records import EMOTIONS, Event
 
@@ -78,7 +79,7 @@ def test_a_signal_fits_into_its_pulse_and_ends_dark(emotion: str | None) -> None
 def test_an_event_shows_its_colour_in_its_rhythm(
     leds: Leds, pins: MockFactory, make_event: MakeEvent, until: Until
 ) -> None:
-    leds.publish(make_event(emotion="fear"), {"emotion": "fear"})
+    leds.show(make_event(emotion="fear"))
     until(lambda: blinks(pins, CONFIG.red_pin) == 2 and leds.state == OFF, "two blinks")
     assert blinks(pins, CONFIG.blue_pin) == 2
     assert blinks(pins, CONFIG.green_pin) == 0
@@ -87,7 +88,7 @@ def test_an_event_shows_its_colour_in_its_rhythm(
 def test_movement_alone_shows_no_emotion(
     leds: Leds, pins: MockFactory, make_event: MakeEvent, until: Until
 ) -> None:
-    leds.publish(make_event(emotion="fear"), {})
+    leds.show(make_event(emotion="fear"))
     until(lambda: blinks(pins, CONFIG.blue_pin) == 1 and leds.state == OFF, "one white blink")
     assert [blinks(pins, pin) for pin in (CONFIG.red_pin, CONFIG.green_pin)] == [1, 1]
 
@@ -95,9 +96,9 @@ def test_movement_alone_shows_no_emotion(
 def test_a_newer_event_cuts_an_older_one_short(make_event: MakeEvent, until: Until) -> None:
     pins = MockFactory()
     leds = Leds(LedsConfig(pulse_ms=5000), pin_factory=pins)
-    leds.publish(make_event(), {"emotion": "sadness"})
+    leds.show(make_event(emotion="sadness"))
     until(lambda: leds.state.event == SIGNALS["sadness"][0], "blue")
-    leds.publish(make_event(), {"emotion": "anger"})
+    leds.show(make_event(emotion="anger"))
     until(lambda: leds.state.event == SIGNALS["anger"][0], "red")
     leds.close()
     pins.reset()
@@ -122,18 +123,18 @@ def test_the_fault_led_blinks_until_the_fault_is_gone(leds: Leds, until: Until) 
 def test_closing_leaves_every_led_dark_and_may_be_repeated(leds: Leds, make_event: MakeEvent) -> None:
     leds.capture(True)
     leds.fault(Fault.CAMERA, True)
-    leds.publish(make_event(), {"emotion": "sadness"})
+    leds.show(make_event(emotion="sadness"))
     leds.close()
     leds.close()
     assert leds.state == OFF
     leds.capture(True)
-    leds.publish(make_event(), {"emotion": "sadness"})
+    leds.show(make_event(emotion="sadness"))
     assert leds.state == OFF
 
 
 def test_absent_leds_are_left_alone(pins: MockFactory, make_event: MakeEvent, until: Until) -> None:
     leds = Leds(LedsConfig(red_pin=-1, green_pin=-1, fault_pin=-1, pulse_ms=100), pin_factory=pins)
-    leds.publish(make_event(), {"emotion": "contempt"})
+    leds.show(make_event(emotion="contempt"))
     leds.fault(Fault.CAMERA, True)
     until(lambda: blinks(pins, CONFIG.blue_pin) == 3, "the blue part of white")
     assert set(pins.pins) == {pins.pin(pin).info for pin in (CONFIG.capture_pin, CONFIG.blue_pin)}
@@ -154,3 +155,62 @@ def test_a_machine_without_gpio_is_told_what_to_set(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("GPIOZERO_PIN_FACTORY", "absent")
     with pytest.raises(ConfigError, match=r"leds\.enabled = false"):
         Leds(CONFIG)
+
+
+def test_identify_blinks_white_for_as_long_as_was_asked_and_ends_dark(
+    leds: Leds, pins: MockFactory, until: Until
+) -> None:
+    assert leds.identify(1.0)
+    until(lambda: blinks(pins, CONFIG.red_pin) == 3 and leds.state == OFF, "three blinks")
+    assert [blinks(pins, pin) for pin in (CONFIG.green_pin, CONFIG.blue_pin)] == [3, 3]
+    assert blinks(pins, CONFIG.fault_pin) == 0
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1, 5, 59.9, 60])
+def test_identify_keeps_its_time_and_to_three_flashes_a_second(seconds: float) -> None:
+    steps = identify_steps(seconds)
+    lasts_s = sum(step_s for _, step_s in steps)
+    assert abs(lasts_s - seconds) <= 0.34
+    assert sum(colour == WHITE for colour, _ in steps) <= 3 * lasts_s
+    assert steps[-1][0] == DARK
+
+
+def test_an_event_cuts_into_identify_which_then_goes_on(
+    pins: MockFactory, make_event: MakeEvent, until: Until
+) -> None:
+    leds = Leds(LedsConfig(pulse_ms=1800), pin_factory=pins)
+    leds.identify(1.0)
+    until(lambda: leds.state.event == WHITE, "the first blink")
+    leds.show(make_event(emotion="sadness"))
+    until(lambda: leds.state.event == SIGNALS["sadness"][0], "blue alone")
+    until(lambda: blinks(pins, CONFIG.red_pin) == 3 and leds.state == OFF, "the other blinks")
+    leds.show(make_event(emotion="sadness"))
+    until(lambda: leds.state.event == SIGNALS["sadness"][0], "blue alone")
+    assert blinks(pins, CONFIG.red_pin) == 3
+    leds.close()
+
+
+def test_without_an_event_led_identify_takes_the_fault_led_which_then_tells_faults_again(
+    pins: MockFactory, make_event: MakeEvent, until: Until
+) -> None:
+    leds = Leds(LedsConfig(red_pin=-1, green_pin=-1, blue_pin=-1, pulse_ms=100), pin_factory=pins)
+    assert leds.identify(1.0)
+    leds.show(make_event(emotion="sadness"))
+    leds.fault(Fault.OTHER, True)
+    until(lambda: blinks(pins, CONFIG.fault_pin) >= 5, "three blinks, then the fault's")
+    leds.fault(Fault.OTHER, False)
+    until(lambda: leds.state == OFF, "all dark")
+    leds.close()
+
+
+def test_without_any_led_but_capture_identify_says_that_it_cannot(pins: MockFactory) -> None:
+    leds = Leds(LedsConfig(red_pin=-1, green_pin=-1, blue_pin=-1, fault_pin=-1), pin_factory=pins)
+    assert not leds.identify(1.0)
+    leds.close()
+
+
+def test_closing_ends_identify(leds: Leds, until: Until) -> None:
+    leds.identify(60.0)
+    until(lambda: leds.state.event == WHITE, "the first blink")
+    leds.close()
+    assert leds.state == OFF

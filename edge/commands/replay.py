@@ -107,11 +107,11 @@ def _await_delivery(app: App, stop: StopRequest) -> str:
     if app.mqtt is None:
         return ""
     deadline_s = time.monotonic() + DELIVERY_S
-    while app.mqtt.counts().waiting or not app.mqtt.connected:
+    while app.outbox.counts().waiting or not app.mqtt.connected:
         if time.monotonic() > deadline_s or stop.is_made:
             break
         time.sleep(ATTEND_S)
-    counts = app.mqtt.counts()
+    counts = app.outbox.counts()
     if missing := counts.waiting + counts.lost:
         why = app.mqtt.problem or "not confirmed in time"
         return f"mqtt: {missing} of {app.events} events did not arrive: {why}"

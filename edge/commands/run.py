@@ -13,6 +13,7 @@ from edge.frames.paced import PacedSource
 from edge.frames.portrait import moving_portrait
 from edge.frames.webcam import WebcamSource
 from edge.out.jsonlines import JsonLinesSink
+from edge.out.store import state_folder
 
 SYNTHETIC_S = 3600.0
 """Length of the synthetic stream, which is planned from end to end before it begins."""
@@ -26,7 +27,9 @@ def main(arguments: argparse.Namespace) -> int:
     is_live = config.camera.source != "synthetic"
     with (
         StopRequest() as stop,
-        App(config, lambda: open_camera(config), is_live=is_live, sinks=sinks) as app,
+        App(
+            config, lambda: open_camera(config), is_live=is_live, folder=state_folder(config), sinks=sinks
+        ) as app,
     ):
         while app.is_running and not stop.is_made:
             app.attend()

@@ -14,6 +14,7 @@ fault has a number of blinks.
 | contempt | white | `.-.` |
 | other | white | `-.-` |
 | uncertain, or movement alone | white | `.` |
+| none: a person is to find this device (`identify`) | white | three even blinks a second, for seconds on end |
 
 | fault | blinks |
 |---|---|
@@ -22,8 +23,10 @@ fault has a number of blinks.
 | models | 3 |
 | broker | 4 |
 | accelerator | 5 |
+| disk | 6 |
 
-A dot is lit for one ninth of `leds.pulse_ms`, a dash for three, the gap is one. Several faults take turns.
+A dot is lit for one ninth of `leds.pulse_ms`, a dash for three, the gap is one. Several faults take turns. An event
+shows while a person looks for the device too; then the blinks go on. Without an event LED the fault LED blinks them.
 """
 
 import threading
@@ -31,14 +34,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import cycle
+from itertools import chain, cycle
 from typing import Any
 
 import gpiozero
 
 from edge.config import Leds as LedsConfig
 from edge.errors import ConfigError
-from edge.out import Payload
 from edge.records import Event
 
 Colour = tuple[bool, bool, bool]
@@ -66,6 +68,10 @@ BLINK_S = 0.2
 PAUSE_S = 1.0
 """Length of a blink of the fault LED and of the gap after it; and of the pause after the last one."""
 
+IDENTIFY_S = 0.17
+"""Length of a blink that shows where the device is, and of the gap after it. Three flashes a second is as fast as light
+may blink at people who are sensitive to it (WCAG 2.2, criterion 2.3.1)."""
+
 
 class Fault(IntEnum):
     """What the fault LED tells, by its number of blinks."""
@@ -75,6 +81,7 @@ class Fault(IntEnum):
     MODELS = 3
     BROKER = 4
     ACCELERATOR = 5
+    DISK = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,11 @@ def fault_steps(faults: Sequence[Fault]) -> list[Step]:
         steps += [(WHITE, BLINK_S), (DARK, BLINK_S)] * fault
         steps.append((DARK, PAUSE_S))
     return steps
+
+
+def identify_steps(seconds: float) -> list[Step]:
+    """Give what shows a person where the device is; `seconds` long, to a blink, and dark at its end."""
+    return [(WHITE, IDENTIFY_S), (DARK, IDENTIFY_S)] * max(round(seconds / (2 * IDENTIFY_S)), 1)
 
 
 class _Player:
@@ -144,7 +156,7 @@ class _Player:
 
 
 class Leds:
-    """An `EventSink` that shows events, and the place to say that frames are read or that something is wrong.
+    """Shows events, that frames are read, and what is wrong.
 
     Every method returns at once. `close` switches all LEDs off.
     """
@@ -172,6 +184,10 @@ class Leds:
         ]
         self._fault = self._take(config.fault_pin, "fault_pin", pin_factory)
         self._faults: frozenset[Fault] = frozenset()
+        self._lock = threading.Lock()
+        """Events come from another thread than everything else."""
+        self._blinks: Iterator[Step] = iter(())
+        """What is left of the blinks that show where the device is; on the fault LED if it is the only one."""
         self._event_player = _Player("event LED", self._show_event)
         self._fault_player = _Player("fault LED", self._show_fault)
 
@@ -179,9 +195,11 @@ class Leds:
         """Set the capture LED. To be lit before the camera opens, and put out after it is closed."""
         self._set(self._capture, reading)
 
-    def publish(self, event: Event, payload: Payload) -> None:
+    def show(self, event: Event) -> None:
         """Show the event's emotion; a newer event cuts an older one short."""
-        self._event_player.play(iter(event_steps(payload.get("emotion"), self._pulse_ms)))
+        steps = event_steps(event.emotion, self._pulse_ms)
+        with self._lock:
+            self._event_player.play(chain(steps, self._blinks) if self._has_event else iter(steps))
 
     def fault(self, fault: Fault, present: bool) -> None:
         """Say whether `fault` is present; it blinks until it is gone."""
@@ -189,8 +207,19 @@ class Leds:
         if faults == self._faults:
             return
         self._faults = faults
-        steps = fault_steps(sorted(faults))
-        self._fault_player.play(cycle(steps) if steps else iter([(DARK, 0.0)]))
+        self._fault_player.play(self._fault_signal())
+
+    def identify(self, seconds: float) -> bool:
+        """Blink white for about `seconds`, so that a person finds the device; False if there is no LED for it."""
+        if not self._has_event and self._fault is None:
+            return False
+        with self._lock:
+            self._blinks = iter(identify_steps(seconds))
+            if self._has_event:
+                self._event_player.play(self._blinks)
+            else:
+                self._fault_player.play(self._fault_signal())
+        return True
 
     @property
     def faults(self) -> frozenset[Fault]:
@@ -230,6 +259,15 @@ class Leds:
             raise ConfigError(f"leds.{key} = {pin}: cannot be used: {reason}; {advice}") from error
         self._devices.append(device)
         return device
+
+    @property
+    def _has_event(self) -> bool:
+        return any(led is not None for led in self._event)
+
+    def _fault_signal(self) -> Iterator[Step]:
+        steps = fault_steps(sorted(self._faults))
+        signal = cycle(steps) if steps else iter([(DARK, 0.0)])
+        return signal if self._has_event else chain(self._blinks, signal)
 
     def _show_event(self, colour: Colour) -> None:
         for led, lit in zip(self._event, colour, strict=True):

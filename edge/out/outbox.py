@@ -142,6 +142,7 @@ class Outbox:
         self._folder_lock: FolderLock | None = None
         self._database: sqlite3.Connection | None = None
         self._inode = 0
+        self._is_closed = False
         self._tried_s = self._tidied_s = float("-inf")
         self.problem = ""
         """Why events are kept in memory only; empty while they are on disk."""
@@ -289,7 +290,7 @@ class Outbox:
                     self._refresh(database)
             if is_busy:
                 raise PublishError(
-                    "the history was removed, but a reader keeps its log open: wipe again when it has ended"
+                    "the history is removed, but a reader holds its log open: wipe again without it"
                 )
             undelivered = [*rows, *((entry.payload["series"], entry.payload["seq"]) for entry in held)]
             self._take_losses(self._loss("wiped", undelivered))
@@ -300,7 +301,10 @@ class Outbox:
     def close(self) -> None:
         """Write what is due and let the file go. What waits goes out after the next start. May be called again."""
         with self._lock:
+            if self._is_closed:
+                return
             self.flush()
+            self._is_closed = True
             if self._held:
                 log.warning(
                     "outbox: %d events were never written to disk and are lost: %s",
@@ -464,7 +468,8 @@ class Outbox:
         if self._config.expire_h > 0:
             expired_ms = now_ms - round(self._config.expire_h * 3_600_000)
             rows = database.execute(
-                f"SELECT position, series, seq, 0 FROM events WHERE waiting = {WAITING} AND kept_ms < ? ORDER BY position",
+                f"SELECT position, series, seq, 0 FROM events WHERE waiting = {WAITING} AND kept_ms < ? "
+                "ORDER BY position",
                 (expired_ms,),
             ).fetchall()
             self._drop(database, change, "expired", rows)
@@ -499,6 +504,8 @@ class Outbox:
 
     def _usable(self) -> sqlite3.Connection | None:
         """Give the open file, after another attempt to open it if that is due."""
+        if self._is_closed:
+            return None
         if self._database is not None and self._path is not None and _inode(self._path) != self._inode:
             self._begin_anew(FileNotFoundError("the file was removed or replaced"))
         if self._database is None and self._clock_s() - self._tried_s >= RETRY_S:

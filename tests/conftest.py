@@ -51,6 +51,8 @@ class Broker:
 
     def __init__(self, folder: Path) -> None:
         self.port = a_free_port()
+        self.ports = [self.port]
+        """Those that answer once it has started."""
         self._config = folder / "mosquitto.conf"
         self._log = folder / "mosquitto.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -60,7 +62,7 @@ class Broker:
         self.run(f"listener {self.port} 127.0.0.1\n{access}\n")
 
     def run(self, configuration: str) -> None:
-        """Start with this whole configuration, which has a listener on `port`."""
+        """Start with this whole configuration, which has a listener on each of `ports`."""
         assert MOSQUITTO is not None
         # When root starts it, mosquitto changes to a user who could not read the test's files.
         self._config.write_text(f"{configuration}\nuser {getpass.getuser()}\n")
@@ -75,8 +77,11 @@ class Broker:
             self._process = None
 
     def _answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        for port in self.ports:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) != 0:
+                    return False
+        return True
 
 
 class Authority:
@@ -129,6 +134,7 @@ class Fleet(Broker):
         super().__init__(folder)
         self.authority = authority
         self.certificate_port, self.websocket_port = a_free_port(), a_free_port()
+        self.ports += [self.certificate_port, self.websocket_port]
         self._folder = folder
 
     def start(self, access: str = "") -> None:
@@ -191,12 +197,13 @@ def foreign_authority(authority: Authority) -> Authority:
     return Authority(authority.folder / "foreign")
 
 
-@pytest.fixture(scope="session")
-def fleet(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Fleet]:
-    """One running broker as a fleet has it, for all tests that leave it alone."""
+@pytest.fixture
+def fleet(tmp_path: Path, authority: Authority) -> Iterator[Fleet]:
+    """A running broker as a fleet has it."""
     if MOSQUITTO is None or MOSQUITTO_PASSWD is None:
         pytest.skip("mosquitto is not installed")
-    fleet = Fleet(tmp_path_factory.mktemp("fleet"), authority)
+    (folder := tmp_path / "fleet").mkdir()
+    fleet = Fleet(folder, authority)
     fleet.start()
     yield fleet
     fleet.stop()

@@ -1,11 +1,8 @@
 """Events reach a real broker in order, once it is there, and the device's availability is always true."""
 
-import contextlib
 import json
-import logging
 import os
 import queue
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,14 +16,15 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from edge.config import Mqtt
-from edge.errors import ConfigError
+from edge.config import History, Mqtt
+from edge.config import Outbox as OutboxConfig
 from edge.out import Payload
 from edge.out.mqtt import MqttSink
 from edge.out.mqtt_connection import UNCONFIRMED_LIMIT
 from edge.out.outbox import Counts, Outbox
 from edge.payload import PayloadWriter, validate
 from edge.records import Event
+from tools.delivery.relay import Relay
 
 BACKOFF_S = (0.02, 0.1)
 MakeEvent = Callable[..., Event]
@@ -74,57 +72,26 @@ class Subscriber:
         self.client.loop_stop()
 
 
-class Relay:
-    """A port that passes bytes on to the broker, and that can fail as networks do."""
+class Device:
+    """A sink with the outbox that it empties."""
 
-    def __init__(self, broker_port: int) -> None:
-        self.is_up = True
-        """Whether new connections get through."""
-        self.is_deaf = False
-        """Whether the broker's answers are swallowed."""
-        self._broker_port = broker_port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._ends: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+    def __init__(self, sink: MqttSink, outbox: Outbox) -> None:
+        self.sink, self.outbox = sink, outbox
 
-    def cut(self) -> None:
-        """Break every connection that passes through."""
-        for end in self._ends:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-        self._ends.clear()
+    @property
+    def connected(self) -> bool:
+        return self.sink.connected
+
+    @property
+    def problem(self) -> str:
+        return self.sink.problem
+
+    def counts(self) -> Counts:
+        return self.outbox.counts()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.cut()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            if not self.is_up:
-                near.close()
-                continue
-            far = socket.create_connection(("127.0.0.1", self._broker_port))
-            self._ends += [near, far]
-            threading.Thread(target=self._pass, args=(near, far, False), daemon=True).start()
-            threading.Thread(target=self._pass, args=(far, near, True), daemon=True).start()
-
-    def _pass(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if not (answers and self.is_deaf):
-                    target.sendall(data)
-        # Unlike close, this also ends the other direction's recv.
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        self.sink.close()
+        self.outbox.close()
 
 
 @pytest.fixture
@@ -142,23 +109,30 @@ class Bench:
         self.prefix, self.until = prefix, until
         self._make_event = make_event
         self._writer = PayloadWriter("lab-03", "boot-1", 1_795_428_902_000_000_000, {"spotter": "0" * 64})
-        self._made: list[MqttSink | Subscriber] = []
+        self._made: list[Device | Subscriber] = []
 
     def subscribe(self, port: int, protocol: str = "5") -> Subscriber:
         self._made.append(subscriber := Subscriber(port, self.prefix, protocol))
         return subscriber
 
-    def sink(self, port: int, **settings: Any) -> MqttSink:
+    def device(self, port: int, max_events: int = 1000, **settings: Any) -> Device:
         config = Mqtt(host="127.0.0.1", port=port, topic_prefix=self.prefix, **settings)
-        self._made.append(sink := MqttSink(config, "lab-03", backoff_s=BACKOFF_S))
-        return sink
+        outbox = Outbox(None, OutboxConfig(max_events=max_events), History(days=0))
+        self._made.append(device := Device(MqttSink(config, "lab-03", outbox, backoff_s=BACKOFF_S), outbox))
+        return device
 
     def payloads(self, number: int) -> list[Payload]:
-        return [self._writer.write(self._make_event(face_id=index + 1)) for index in range(number)]
+        return [
+            self._writer.write(self._make_event(face_id=index + 1), "0" * 32, 1) for index in range(number)
+        ]
 
-    def publish(self, sink: MqttSink, payloads: list[Payload]) -> None:
+    def publish(self, device: Device, payloads: list[Payload]) -> list[Payload]:
+        """Publish one after the other, and give them as they are numbered."""
+        sent = []
         for payload in payloads:
-            sink.publish(self._make_event(), payload)
+            sent += device.outbox.append([payload])
+            device.sink.publish(self._make_event(), payload)
+        return sent
 
     def close(self) -> None:
         for one in self._made:
@@ -181,10 +155,9 @@ def a_closed_port() -> int:
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_an_event_arrives_as_it_was_written(protocol: str, shared_broker: Broker, bench: Bench) -> None:
     subscriber = bench.subscribe(shared_broker.port, protocol)
-    out = bench.sink(shared_broker.port, protocol=protocol)
+    out = bench.device(shared_broker.port, protocol=protocol)
     bench.until(lambda: out.connected, "a connection")
-    sent = bench.payloads(25)
-    bench.publish(out, sent)
+    sent = bench.publish(out, bench.payloads(25))
     back = subscriber.events(25)
     assert back == sent
     for payload in back:
@@ -193,10 +166,10 @@ def test_an_event_arrives_as_it_was_written(protocol: str, shared_broker: Broker
 
 
 def test_events_are_not_retained_and_status_is(shared_broker: Broker, bench: Bench) -> None:
-    out = bench.sink(shared_broker.port)
-    out.publish_info({"version": "0.1.0"})
-    out.publish_health({"state": "starting"})
-    out.publish_health({"state": "running"})
+    out = bench.device(shared_broker.port)
+    out.sink.publish_info({"version": "0.1.0"})
+    out.sink.publish_health({"state": "starting"})
+    out.sink.publish_health({"state": "running"})
     bench.publish(out, bench.payloads(1))
     bench.until(lambda: out.counts().confirmed == 1, "the confirmation")
     late = bench.subscribe(shared_broker.port)
@@ -208,12 +181,12 @@ def test_events_are_not_retained_and_status_is(shared_broker: Broker, bench: Ben
     assert retained["info"] == {"version": "0.1.0"}
     assert retained["health"] == {"state": "running"}
     assert retained["availability"]["state"] == "online"
-    assert {f"{bench.prefix}/lab-03/{name}" for name in retained} <= set(out.topics)
+    assert {f"{bench.prefix}/lab-03/{name}" for name in retained} <= set(out.sink.topics)
 
 
 def test_a_clean_close_says_offline_itself_after_the_last_event(shared_broker: Broker, bench: Bench) -> None:
     subscriber = bench.subscribe(shared_broker.port)
-    out = bench.sink(shared_broker.port)
+    out = bench.device(shared_broker.port)
     online, _ = subscriber.next("availability")
     bench.publish(out, bench.payloads(3 * UNCONFIRMED_LIMIT))
     out.close()
@@ -225,7 +198,7 @@ def test_a_clean_close_says_offline_itself_after_the_last_event(shared_broker: B
 
 def test_a_sink_that_is_closed_at_once_still_delivers(shared_broker: Broker, bench: Bench) -> None:
     subscriber = bench.subscribe(shared_broker.port)
-    out = bench.sink(shared_broker.port)
+    out = bench.device(shared_broker.port)
     bench.publish(out, bench.payloads(1))
     out.close()
     assert out.counts().confirmed == 1
@@ -238,9 +211,11 @@ def test_a_killed_device_is_declared_offline_by_its_last_will(
 ) -> None:
     subscriber = bench.subscribe(shared_broker.port)
     program = (
-        "import sys, threading; from edge.config import Mqtt; from edge.out.mqtt import MqttSink\n"
+        "import sys, threading; from edge.config import History, Mqtt, Outbox as Settings\n"
+        "from edge.out.mqtt import MqttSink; from edge.out.outbox import Outbox\n"
         "port, prefix, protocol = int(sys.argv[1]), sys.argv[2], sys.argv[3]\n"
-        "MqttSink(Mqtt(host='127.0.0.1', port=port, topic_prefix=prefix, protocol=protocol), 'lab-03')\n"
+        "config = Mqtt(host='127.0.0.1', port=port, topic_prefix=prefix, protocol=protocol)\n"
+        "MqttSink(config, 'lab-03', Outbox(None, Settings(), History()))\n"
         "threading.Event().wait()\n"
     )
     device = subprocess.Popen(
@@ -262,7 +237,7 @@ def test_a_late_will_of_an_earlier_session_does_not_leave_the_device_offline(
     shared_broker: Broker, bench: Bench
 ) -> None:
     subscriber = bench.subscribe(shared_broker.port)
-    bench.sink(shared_broker.port)
+    bench.device(shared_broker.port)
     online, _ = subscriber.next("availability")
     topic = f"{bench.prefix}/lab-03/availability"
     subscriber.client.publish(topic, '{"state":"offline","session":1}', qos=1, retain=True)
@@ -276,22 +251,21 @@ def test_after_a_broker_restart_everything_arrives_in_order_and_is_marked_replay
     protocol: str, own_broker: Broker, relay: Relay, bench: Bench
 ) -> None:
     own_broker.start()
-    out = bench.sink(relay.port, protocol=protocol)
+    out = bench.device(relay.port, protocol=protocol)
     bench.until(lambda: out.connected, "a connection")
-    out.publish_info({"version": "0.1.0"})
-    sent = bench.payloads(60)
-    bench.publish(out, sent[:10])
+    out.sink.publish_info({"version": "0.1.0"})
+    bench.publish(out, bench.payloads(10))
     bench.until(lambda: out.counts().confirmed == 10, "ten confirmations")
-    relay.is_up = False
+    relay.refuse()
     own_broker.stop()
     bench.until(lambda: not out.connected, "the loss to be noticed")
-    bench.publish(out, sent[10:])
+    sent = bench.publish(out, bench.payloads(50))
     assert out.counts() == Counts(waiting=50, confirmed=10, lost=0)
     own_broker.start()
     subscriber = bench.subscribe(own_broker.port, protocol)
-    relay.is_up = True
+    relay.heal()
     back = subscriber.events(50)
-    assert back == [{**payload, "replayed": True} for payload in sent[10:]]
+    assert back == [{**payload, "replayed": True} for payload in sent]
     for payload in back:
         validate(payload)
     bench.until(lambda: out.counts() == Counts(waiting=0, confirmed=60, lost=0), "every confirmation")
@@ -300,7 +274,7 @@ def test_after_a_broker_restart_everything_arrives_in_order_and_is_marked_replay
 
 def test_each_connection_has_a_session_of_its_own(own_broker: Broker, bench: Bench) -> None:
     own_broker.start()
-    out = bench.sink(own_broker.port)
+    out = bench.device(own_broker.port)
     first = bench.subscribe(own_broker.port).next("availability")[0]
     own_broker.stop()
     bench.until(lambda: not out.connected, "the loss to be noticed")
@@ -310,28 +284,15 @@ def test_each_connection_has_a_session_of_its_own(own_broker: Broker, bench: Ben
     assert second["session"] > first["session"]
 
 
-def test_without_a_broker_the_newest_are_kept_and_the_lost_are_counted_and_logged_once(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.WARNING)
-    out = bench.sink(a_closed_port(), queue_events=20)
-    bench.publish(out, bench.payloads(100))
-    assert out.counts() == Counts(waiting=20, confirmed=0, lost=80)
-    assert caplog.text.count("the oldest are being lost") == 1
-    assert "mqtt.queue_events = 20" in caplog.text
-    out.close()
-    assert "20 events were not delivered" in caplog.text
-
-
 def test_after_an_overflow_the_kept_ones_arrive_in_order(
     own_broker: Broker, relay: Relay, bench: Bench
 ) -> None:
     own_broker.start()
-    relay.is_up = False
+    relay.refuse()
     subscriber = bench.subscribe(own_broker.port)
-    out = bench.sink(relay.port, queue_events=20)
+    out = bench.device(relay.port, max_events=20)
     bench.publish(out, bench.payloads(50))
-    relay.is_up = True
+    relay.heal()
     assert [payload["seq"] for payload in subscriber.events(20)] == list(range(31, 51))
     bench.until(lambda: out.counts() == Counts(waiting=0, confirmed=20, lost=30), "every confirmation")
 
@@ -341,17 +302,16 @@ def test_unconfirmed_events_are_sent_again_with_the_same_id(
 ) -> None:
     own_broker.start()
     subscriber = bench.subscribe(own_broker.port)
-    out = bench.sink(relay.port)
+    out = bench.device(relay.port)
     bench.until(lambda: out.connected, "a connection")
     # Once an event is confirmed, so is all that was sent before it.
     bench.publish(out, bench.payloads(1))
     bench.until(lambda: out.counts().confirmed == 1, "a confirmation")
-    relay.is_deaf = True
+    relay.swallow()
     bench.publish(out, bench.payloads(30))
     arrived = subscriber.events(1 + UNCONFIRMED_LIMIT)[1:]
     assert out.counts() == Counts(waiting=30, confirmed=1, lost=0)
-    relay.is_deaf = False
-    relay.cut()
+    relay.heal()
     arrived += subscriber.events(30)
     bench.until(lambda: out.counts() == Counts(waiting=0, confirmed=31, lost=0), "every confirmation")
     live = [(seq, False) for seq in range(2, 2 + UNCONFIRMED_LIMIT)]
@@ -364,7 +324,7 @@ def test_publishing_and_closing_are_bounded_while_the_broker_accepts_and_says_no
     bench: Bench,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        out = bench.sink(silent.getsockname()[1], queue_events=5)
+        out = bench.device(silent.getsockname()[1], max_events=5)
         bench.publish(out, bench.payloads(50))
         out.close()
     assert out.counts() == Counts(waiting=5, confirmed=0, lost=45)
@@ -373,67 +333,9 @@ def test_publishing_and_closing_are_bounded_while_the_broker_accepts_and_says_no
 
 def test_a_peer_that_talks_nonsense_does_not_end_the_attempts(own_broker: Broker, bench: Bench) -> None:
     with socket.create_server(("127.0.0.1", 0)) as web:
-        out = bench.sink(web.getsockname()[1])
+        out = bench.device(web.getsockname()[1])
         for _ in range(3):
             connection, _ = web.accept()
             connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
             connection.close()
         bench.until(lambda: out.problem not in {"", "not connected yet"}, "a problem in words")
-
-
-def test_a_wrong_password_is_told_without_repeating_it(
-    own_broker: Broker, tmp_path: Path, bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "passwords").write_text("")
-    (tmp_path / "secret").write_text("hunter2\n")
-    own_broker.start(access=f"password_file {tmp_path / 'passwords'}")
-    caplog.set_level(logging.DEBUG)
-    out = bench.sink(own_broker.port, username="anna", password_file=str(tmp_path / "secret"))
-    bench.until(lambda: "refused" in out.problem, "a refusal")
-    assert "hunter2" not in caplog.text
-    assert "hunter2" not in out.problem
-    assert caplog.text.count("refused") == 1
-
-
-def test_an_encrypted_connection_is_made_only_to_a_broker_whose_certificate_is_trusted(
-    own_broker: Broker, tmp_path: Path, bench: Bench
-) -> None:
-    if (openssl := shutil.which("openssl")) is None:
-        pytest.skip("openssl is not installed")
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    request = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
-    subprocess.run(
-        [openssl, *request.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True
-    )
-    own_broker.start(access=f"allow_anonymous true\ncertfile {certificate}\nkeyfile {key}")
-    stranger = bench.sink(own_broker.port, tls=True)
-    bench.until(lambda: "CERTIFICATE_VERIFY_FAILED" in stranger.problem, "a refusal of the certificate")
-    friend = bench.sink(own_broker.port, tls=True, ca_file=str(certificate))
-    bench.publish(friend, bench.payloads(50))
-    bench.until(lambda: friend.counts() == Counts(waiting=0, confirmed=50, lost=0), "every confirmation")
-
-
-def test_credentials_and_certificates_that_cannot_be_read_are_found_at_once(tmp_path: Path) -> None:
-    empty = tmp_path / "empty"
-    empty.write_text("")
-    with pytest.raises(ConfigError, match=r"mqtt\.password_file = .*No such file"):
-        MqttSink(Mqtt(username="anna", password_file=str(tmp_path / "absent")), "lab-03")
-    with pytest.raises(ConfigError, match=r"mqtt\.password_file = .*first line is empty"):
-        MqttSink(Mqtt(username="anna", password_file=str(empty)), "lab-03")
-    for path in (tmp_path / "absent", empty):
-        with pytest.raises(ConfigError, match=r"mqtt\.ca_file = "):
-            MqttSink(Mqtt(tls=True, ca_file=str(path)), "lab-03")
-
-
-def test_the_outbox_keeps_order_and_forgets_only_on_confirmation() -> None:
-    outbox = Outbox(capacity=3)
-    indices = [outbox.append({"seq": seq}) for seq in range(5)]
-    assert [entry.payload["seq"] for entry in outbox.peek(-1, 10)] == [2, 3, 4]
-    assert [entry.index for entry in outbox.peek(indices[2], 1)] == [indices[3]]
-    outbox.acknowledge(indices[3])
-    outbox.acknowledge(indices[3])
-    outbox.acknowledge(indices[0])
-    outbox.refuse(indices[2])
-    assert [entry.payload["seq"] for entry in outbox.peek(-1, 10)] == [4]
-    assert outbox.counts() == Counts(waiting=1, confirmed=1, lost=3)
-    assert outbox.next_index == 5

@@ -258,7 +258,6 @@ class Mqtt:
     check_echo: bool = _switch(
         True, "Take a message for delivered only once the broker has shown that it passes messages on."
     )
-    queue_events: int = _number(1000, 1, 100_000, "events", "Events kept for an absent broker.")
     tls: bool = _switch(False, "Encrypt the connection and check the broker's certificate.")
     ca_file: str = _text("", "Certificate authority of the broker, PEM; empty: those of the system.")
     check_hostname: bool = _switch(

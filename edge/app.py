@@ -28,7 +28,8 @@ from edge.frames import FrameSource
 from edge.health import Health, Report
 from edge.inference.models import Models, load_models
 from edge.out import EventSink
-from edge.out.commands import CommandDesk
+from edge.out.commands import CommandDesk, command_topics
+from edge.out.discovery import discovery_payload
 from edge.out.journal import Journal
 from edge.out.leds import Leds
 from edge.out.mqtt import MqttSink, device_topic
@@ -138,7 +139,8 @@ class App:
         # In memory nothing is looked up later.
         history = config.history if folder is not None else History(days=0)
         outbox = attempt(lambda: Outbox(folder, config.outbox, history), Outbox.close)
-        desk = CommandDesk(device_topic(config.mqtt, config.device.id), config.device.id)
+        base = device_topic(config.mqtt, config.device.id)
+        desk = CommandDesk(base, config.device.id)
         mqtt = None
         if config.mqtt.enabled and outbox is not None:
             mqtt = attempt(
@@ -177,9 +179,14 @@ class App:
         if mqtt is not None:
             info = info_payload(
                 config.device.id, self.boot_id, version=__version__, purpose=config.device.purpose,
-                report=config.device.report, model_hashes=self._hashes, topics=mqtt.topics,
+                report=config.device.report, model_hashes=self._hashes,
+                topics=[*mqtt.topics, *command_topics(base)], protocol=config.mqtt.protocol,
+                engine=models.status.engine,
             )  # fmt: skip
             mqtt.publish_info(info)
+            if not self._is_replay:
+                # A recording is no device that could be paused or identified.
+                mqtt.publish_discovery(discovery_payload(config, version=__version__))
 
     def __enter__(self) -> "App":
         return self

@@ -152,9 +152,9 @@ def health_payload(device_id: str, boot_id: str, time_ns: int, state: str, **fig
 
 def info_payload(
     device_id: str, boot_id: str, *, version: str, purpose: str, report: str, model_hashes: Mapping[str, str],
-    topics: list[str],
+    topics: list[str], protocol: str = "", engine: str = "",
 ) -> Payload:  # fmt: skip
-    """Give a checked `microedge.info/1` with the statement of limits.
+    """Give a checked `microedge.info/1` with the statement of limits; what is empty is left out.
 
     Raises:
         PublishError: naming the field that is wrong.
@@ -170,6 +170,8 @@ def info_payload(
             "limits": LIMITS,
             "models": models,
             "topics": topics,
+            **({"protocol": protocol} if protocol else {}),
+            **({"engine": engine} if engine else {}),
         }
     )
 

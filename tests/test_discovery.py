@@ -12,7 +12,7 @@ from edge import health
 from edge.config import Config, Device, Mqtt
 from edge.out import Payload
 from edge.out.commands import CommandDesk, Received
-from edge.out.discovery import EXPIRE_S, discovery_payload, discovery_topic
+from edge.out.discovery import EXPIRE_S, discovery_payload
 from edge.records import EMOTIONS
 
 SHARED = {
@@ -107,18 +107,6 @@ def test_the_frame_of_the_message_has_what_device_discovery_requires() -> None:
     assert payload["availability"] == [
         {"topic": "site/edge/lab-03/availability", "value_template": "{{ value_json.state }}"}
     ]
-
-
-def test_the_topic_is_the_one_that_home_assistant_reads() -> None:
-    assert discovery_topic(CONFIG.mqtt, "lab-03") == "homeassistant/device/lab-03/config"
-    # Home Assistant's own pattern for what stands before /config.
-    assert re.fullmatch(
-        r"homeassistant/device/[a-zA-Z0-9_-]+/config", discovery_topic(Mqtt(), Config().device.id)
-    )
-
-
-def test_without_a_prefix_there_is_nothing_to_publish() -> None:
-    assert discovery_topic(Mqtt(discovery_prefix=""), "lab-03") == ""
 
 
 def test_devices_and_entities_are_never_taken_for_one_another() -> None:

@@ -82,6 +82,11 @@ class CommandCounts:
     """By code; only codes that occurred."""
 
 
+def command_topics(base: str) -> list[str]:
+    """Give the topics of the commands and of their answers below `base`, as `info` lists them."""
+    return [f"{base}/{kind}/{name}" for kind in ("command", "response") for name in ARGUMENTS]
+
+
 class CommandDesk:
     """Stands between the network thread (`take`) and the main thread (`next`, `done`, `failed`)."""
 

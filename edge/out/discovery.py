@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge.config import Config
-from edge.config import Mqtt as MqttConfig
 from edge.out import Payload
+from edge.out.mqtt import device_topic
 from edge.records import EMOTIONS
 
 EXPIRE_S = 60
@@ -55,11 +55,6 @@ _FIGURE: dict[str, Any] = {"state_class": "measurement", **_DIAGNOSTIC}
 _COUNT: dict[str, Any] = {"state_class": "total_increasing"}
 
 
-def discovery_topic(config: MqttConfig, device_id: str) -> str:
-    """Give the topic of the message; empty if `mqtt.discovery_prefix` is, and then nothing is to be published."""
-    return f"{config.discovery_prefix}/device/{device_id}/config" if config.discovery_prefix else ""
-
-
 def discovery_payload(config: Config, *, version: str) -> Payload:
     """Describe the device to Home Assistant.
 
@@ -68,7 +63,7 @@ def discovery_payload(config: Config, *, version: str) -> Payload:
         version: of this program.
     """
     name = config.device.id
-    base = f"{config.mqtt.topic_prefix}/{name}"
+    base = device_topic(config.mqtt, name)
     components = {
         "micro_expression": _event_entity(base, config.device.report),
         **_sensors(base),

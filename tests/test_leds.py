@@ -88,7 +88,7 @@ def test_an_event_shows_its_colour_in_its_rhythm(
 def test_movement_alone_shows_no_emotion(
     leds: Leds, pins: MockFactory, make_event: MakeEvent, until: Until
 ) -> None:
-    leds.show(make_event(emotion="fear"))
+    leds.show(make_event(emotion=None))
     until(lambda: blinks(pins, CONFIG.blue_pin) == 1 and leds.state == OFF, "one white blink")
     assert [blinks(pins, pin) for pin in (CONFIG.red_pin, CONFIG.green_pin)] == [1, 1]
 

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from edge.baseline import Rest
-from edge.config import load
+from edge.config import History, load
+from edge.config import Outbox as OutboxConfig
 from edge.health import PERIOD_S, Health, Report
 from edge.inference import AcceleratorStatus
 from edge.out import Payload
-from edge.out.outbox import Counts
+from edge.out.commands import CommandDesk, Received
+from edge.out.outbox import Outbox
 from edge.out.systemd import Notifier
 from edge.pipeline import Statistics
 from edge.records import Reason
@@ -32,16 +34,13 @@ CPU = AcceleratorStatus("cpu", "litert", "off")
 class Outlet:
     """Takes the place of the broker's connection and keeps what was to be published."""
 
-    problem = ""
+    problem = commands_problem = ""
 
     def __init__(self) -> None:
         self.sent: list[Payload] = []
 
     def publish_health(self, payload: Payload) -> None:
         self.sent.append(payload)
-
-    def counts(self) -> Counts:
-        return Counts(0, 3, 0)
 
 
 class Bench:
@@ -50,14 +49,16 @@ class Bench:
     def __init__(self) -> None:
         self.now_s = 100.0
         self.outlet: Any = Outlet()
+        self.outbox = Outbox(None, OutboxConfig(max_events=3), History(days=0))
+        self.desk = CommandDesk("microedge/bench", "bench")
         self._health = Health(
-            load(None, ["device.id=bench"]), "boot-1", self.outlet, None, Notifier({}),
+            load(None, ["device.id=bench"]), "boot-1", self.outlet, None, Notifier({}), self.outbox, self.desk,
             clock_s=lambda: self.now_s, clock_ns=lambda: 1_795_000_000_000_000_000,
         )  # fmt: skip
 
     def show(self, statistics: Statistics, after_s: float = 1.5) -> None:
         self.now_s += after_s
-        self._health.show(Report(statistics, True, True, CPU, lambda: STAGES, 0, "", "", "", ()))
+        self._health.show(Report(statistics, True, True, CPU, lambda: STAGES, 0, "", "", 0, "", ()))
 
     @property
     def last(self) -> Payload:
@@ -103,3 +104,35 @@ def test_each_stage_tells_its_times_and_how_often_it_runs(bench: Bench) -> None:
         "path": {"p50": 0.512, "p95": 1.2, "p99": 1.4, "share": 1.0},
         "landmarks": {"p50": 0.4, "p95": 0.5, "p99": 0.6, "share": 0.1667},
     }
+
+
+def test_health_says_how_far_events_have_got_and_which_numbers_are_lost(bench: Bench) -> None:
+    bench.outbox.append([{"id": str(number)} for number in range(5)])
+    bench.show(STATISTICS)
+    outbox = bench.last["outbox"]
+    series, _ = bench.outbox.number
+    assert (outbox["series"], outbox["last_seq"], outbox["durable"]) == (series, 5, True)
+    assert (outbox["waiting"], outbox["lost"], outbox["unwritten"]) == (3, 2, 0)
+    (loss,) = outbox["losses"]
+    assert (loss["series"], loss["first_seq"], loss["last_seq"], loss["reason"]) == (series, 1, 2, "full")
+
+
+def test_health_counts_commands_by_what_became_of_them(bench: Bench) -> None:
+    for name, payload in (("pause", b""), ("fly", b"{}"), ("pause", b"{"), ("resume", b"\xff")):
+        bench.desk.take(Received(name, payload, False))
+    bench.show(STATISTICS)
+    assert bench.last["commands"] == {"accepted": 1, "refused": {"unknown": 1, "not_json": 1, "not_utf8": 1}}
+
+
+def test_a_disk_or_broker_that_fails_degrades_the_device_and_says_why(bench: Bench) -> None:
+    bench.outbox.problem = 'outbox.folder = "/x": cannot be written: read-only'
+    bench.outlet.problem = "refused: Not authorized"
+    bench.show(STATISTICS)
+    assert bench.last["state"] == "degraded"
+    assert bench.last["outbox"]["durable"] is False
+    assert bench.last["reasons"] == [bench.outbox.problem]
+    bench.show(STATISTICS, after_s=5.0)
+    assert bench.last["reasons"] == [bench.outbox.problem, "mqtt: refused: Not authorized"]
+    bench.outbox.problem = bench.outlet.problem = ""
+    bench.show(STATISTICS)
+    assert bench.last["state"] == "running"

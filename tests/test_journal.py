@@ -33,7 +33,7 @@ def test_lines_come_in_order_of_time_however_late_they_were_known(
         event.spot, onset_ns=3_000_000_000, apex_ns=3_050_000_000, offset_ns=3_100_000_000,
         confusers=(0.9, 0.1, 0.0, 0.2, 0.0),
     )  # fmt: skip
-    payload = PayloadWriter("lab-03", "boot-1", 0, {"spotter": "0" * 64}).write(event)
+    payload = PayloadWriter("lab-03", "boot-1", 0, {"spotter": "0" * 64}).write(event, "0" * 32, 1)
     journal.publish(event, payload)
     journal.note([Refusal(spot, Reason.BLINK)], [])
     # Known last, because a stretch is known when it has ended; it began first.

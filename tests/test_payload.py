@@ -58,6 +58,9 @@ def events(draw: st.DrawFn) -> Event:
     return Event(spot, emotion, draw(share), quality)
 
 
+SERIES = "0123456789abcdef" * 2
+
+
 def a_writer(**changes: object) -> PayloadWriter:
     return PayloadWriter("lab-03", "boot-1", START_NS, HASHES, **changes)
 
@@ -66,7 +69,7 @@ def a_writer(**changes: object) -> PayloadWriter:
 def test_any_event_survives_the_round_trip_through_json_and_is_valid(
     event: Event, context: dict[str, str]
 ) -> None:
-    payload = a_writer(context=context).write(event)
+    payload = a_writer(context=context).write(event, SERIES, 1)
     back = json.loads(json.dumps(payload, allow_nan=False))
     assert back == payload
     validate(back)
@@ -75,9 +78,7 @@ def test_any_event_survives_the_round_trip_through_json_and_is_valid(
 
 
 def test_an_event_reads_as_the_design_shows_it(make_event: MakeEvent) -> None:
-    payload = a_writer(context={"session": "interview-7"}, clock_synchronised=lambda: True).write(
-        make_event()
-    )
+    payload = a_writer(context={"session": "interview-7"}, clock_synchronised=lambda: True).write(make_event(), SERIES, 1)
     assert payload["time"] == "2026-11-23T10:15:14.830Z"
     assert (payload["onset_s"], payload["apex_s"], payload["offset_s"]) == (12.415, 12.46, 12.53)
     assert (payload["duration_ms"], payload["seq"], payload["emotion"]) == (115, 1, "disgust")
@@ -93,25 +94,23 @@ def test_an_event_reads_as_the_design_shows_it(make_event: MakeEvent) -> None:
 
 def test_movement_reports_hold_no_emotion_word_anywhere(make_event: MakeEvent) -> None:
     for payload in (
-        a_writer(report="movement").write(make_event()),
-        a_writer().write(make_event(emotion=None)),
+        a_writer(report="movement").write(make_event(), SERIES, 1),
+        a_writer().write(make_event(emotion=None), SERIES, 1),
     ):
         assert not {"emotion", "confidence", "probabilities"} & payload.keys()
         assert not [emotion for emotion in EMOTIONS if emotion in json.dumps(payload)]
 
 
-def test_seq_rises_by_one_and_a_refused_event_leaves_no_hole(make_event: MakeEvent) -> None:
-    writer = a_writer()
-    first = writer.write(make_event())
-    with pytest.raises(PublishError):
-        writer.write(make_event(emotion="joy"))
-    second = writer.write(make_event(onset_ns=12_416_000_000))
-    assert (first["seq"], second["seq"]) == (1, 2)
+def test_an_event_bears_the_number_that_it_is_given(make_event: MakeEvent) -> None:
+    payload = a_writer().write(make_event(), SERIES, 17)
+    assert (payload["series"], payload["seq"]) == (SERIES, 17)
+    with pytest.raises(PublishError, match="seq"):
+        a_writer().write(make_event(), SERIES, 0)
 
 
 def test_the_same_event_of_the_same_boot_gets_the_same_id_and_others_do_not(make_event: MakeEvent) -> None:
     def event_id(boot: str = "boot-1", **changes: object) -> str:
-        return str(PayloadWriter("lab-03", boot, START_NS, HASHES).write(make_event(**changes))["id"])
+        return str(PayloadWriter("lab-03", boot, START_NS, HASHES).write(make_event(**changes), SERIES, 1)["id"])
 
     assert event_id() == event_id()
     others = {event_id(), event_id(boot="boot-2"), event_id(face_id=2), event_id(offset_ns=12_531_000_000)}
@@ -121,7 +120,7 @@ def test_the_same_event_of_the_same_boot_gets_the_same_id_and_others_do_not(make
 def test_ids_sort_by_the_time_of_the_onset(make_event: MakeEvent) -> None:
     writer = a_writer()
     ids = [
-        writer.write(make_event(onset_ns=t, apex_ns=t, offset_ns=t + 10**8))["id"]
+        writer.write(make_event(onset_ns=t, apex_ns=t, offset_ns=t + 10**8), SERIES, 1)["id"]
         for t in range(0, 10**10, 10**9 + 7)
     ]
     assert ids == sorted(ids)
@@ -147,12 +146,12 @@ def test_an_event_that_breaks_the_contract_is_refused_by_field(
     changes: dict[str, object], named: str, make_event: MakeEvent
 ) -> None:
     with pytest.raises(PublishError) as caught:
-        a_writer().write(make_event(**changes))
+        a_writer().write(make_event(**changes), SERIES, 1)
     assert named in str(caught.value)
 
 
 def test_an_unknown_field_is_refused(make_event: MakeEvent) -> None:
-    payload = a_writer().write(make_event())
+    payload = a_writer().write(make_event(), SERIES, 1)
     with pytest.raises(PublishError, match="landmarks"):
         validate({**payload, "landmarks": [1, 2]})
 
@@ -164,7 +163,7 @@ def test_an_unknown_schema_is_refused() -> None:
 
 def test_a_start_time_beyond_the_calendar_is_refused_by_name(make_event: MakeEvent) -> None:
     with pytest.raises(PublishError, match="time"):
-        PayloadWriter("lab-03", "boot-1", 10**22, HASHES).write(make_event())
+        PayloadWriter("lab-03", "boot-1", 10**22, HASHES).write(make_event(), SERIES, 1)
 
 
 def test_health_leaves_out_what_is_not_known_and_checks_the_rest() -> None:

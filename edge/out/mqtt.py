@@ -81,6 +81,7 @@ class MqttSink:
             username=config.username,
             password=password(config),
             tls=tls_context(config),
+            has_certificate=bool(config.certificate_file),
             transport=config.transport,
             websocket_path=config.websocket_path,
             check_echo=config.check_echo,

@@ -28,6 +28,7 @@ from edge.out import Payload
 from edge.out.board import Board
 from edge.out.commands import CommandDesk, Received
 from edge.out.credentials import BrokerAddress
+from edge.out.diagnosis import why_no_answer, why_no_connection, why_refused
 from edge.out.outbox import Entry, Outbox
 from edge.payload import encode
 
@@ -63,6 +64,8 @@ class Access:
     username: str
     password: str
     tls: ssl.SSLContext | None
+    has_certificate: bool
+    """Whether the device shows one of its own."""
     transport: str
     """"tcp" or "websockets"."""
     websocket_path: str
@@ -134,9 +137,14 @@ class Connection:
             properties = self._properties(PacketTypes.CONNECT)
             if properties is not None:
                 properties.MaximumPacketSize = INCOMING_LIMIT
-            self._client.connect(
-                self._broker.host, self._broker.port, self._access.keep_alive_s, properties=properties
-            )
+            try:
+                self._client.connect(
+                    self._broker.host, self._broker.port, self._access.keep_alive_s, properties=properties
+                )
+            except Exception as error:
+                return why_no_connection(
+                    error, tls=self._access.tls is not None, websocket_path=self._websocket_path
+                )
             return self._work()
         except Exception as error:
             # Beside OSError, the client raises whatever its parser trips over. Whatever a peer sends, the
@@ -193,7 +201,20 @@ class Connection:
                 self._send_events()
                 if self._closing.is_set() and self._has_left():
                     return ""
-        return self._problem or "connection lost"
+        return self._problem or ("connection lost" if self._greeted else self._no_answer())
+
+    def _no_answer(self) -> str:
+        access = self._access
+        return why_no_answer(
+            tls=access.tls is not None,
+            has_certificate=access.has_certificate,
+            websocket_path=self._websocket_path,
+        )
+
+    @property
+    def _websocket_path(self) -> str:
+        """Where the broker has its WebSockets; empty if they are not used."""
+        return self._access.websocket_path if self._access.transport == "websockets" else ""
 
     def _exchange(self, timeout_s: float) -> None:
         """Wait for the network or for `wake`, then read and write what is ready."""
@@ -295,11 +316,7 @@ class Connection:
         self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any
     ) -> None:
         if reason.is_failure:
-            advice = ""
-            if "protocol version" in str(reason).lower():
-                other = "3.1.1" if self._is_five else "5"
-                advice = f'; mqtt.protocol = "{self._access.protocol}": try "{other}"'
-            self._problem = f"refused: {reason}{advice}"
+            self._problem = why_refused(str(reason), self._access.protocol)
             return
         self._greeted = True
         self._limit = min(self._limit, getattr(properties, "ReceiveMaximum", self._limit))

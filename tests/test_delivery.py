@@ -15,8 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as some
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge.config import History
+from edge.config import Outbox as OutboxConfig
+from edge.out.outbox import Outbox
 from tools.delivery.broker import MOSQUITTO, Broker
-from tools.delivery.disk import Disk, make_disk
+from tools.delivery.disk import Disk, PlainDisk, make_disk
 from tools.delivery.judge import Arrival, Promise, judge, percentile
 from tools.delivery.relay import Relay
 from tools.delivery.subscriber import Subscriber, read
@@ -310,6 +313,22 @@ def test_without_a_broker_a_connection_is_reset(echo: Echo) -> None:
         port = closed.getsockname()[1]
     with Relay(port) as relay, connected(relay) as connection, pytest.raises(ConnectionResetError):
         connection.recv(1)
+
+
+def test_an_outbox_that_has_delivered_what_it_held_notices_that_the_disk_is_well_again(disk: Disk) -> None:
+    if isinstance(disk, PlainDisk):
+        pytest.skip("fills the disk of this very process, which needs one of its own: root")
+    outbox = Outbox(disk.folder, OutboxConfig(), History())
+    disk.fill(0)
+    outbox.append([{"id": "x", "text": "y" * 5000}])
+    (held,) = outbox.peek(-1, 10)
+    outbox.acknowledge(held.position)
+    outbox.flush()
+    assert "full" in outbox.problem
+    disk.free()
+    outbox.flush()
+    assert not outbox.problem
+    outbox.close()
 
 
 EVENT = '{"device_id":"lab-03","series":"a","seq":%d,"id":"%d","replayed":false}'

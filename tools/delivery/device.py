@@ -131,9 +131,10 @@ class Device:
             health_payload(self._device_id, self._boot_id, time.time_ns(), state, events=self._handed)
         )
 
-    def finish(self) -> None:
-        """Wait until everything that was handed over is kept; further events are refused."""
-        self.dispatcher.close()
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that was handed over has been kept, or given up for good."""
+        return self.outbox.promised + self.dispatcher.unwritten == self._handed
 
     def close(self) -> None:
         """Stop in good order: commit, deliver what can be, say goodbye."""
@@ -195,12 +196,16 @@ def work(
     pauses = simulation.pauses(rate_hz)
     event_s = time.monotonic() + next(pauses)
     state_s = health_s = 0.0
+    is_ending = False
     while True:
         now_s = time.monotonic()
         if now_s >= event_s:
             device.hand(simulation.event(device.elapsed_ns))
             event_s += next(pauses)
         if now_s >= state_s:
+            if is_ending and device.is_idle:
+                is_ending = False
+                tell("quiet")
             device.show_state()
             state_s = now_s + STATE_S
         if now_s >= health_s:
@@ -218,8 +223,7 @@ def work(
                 device.hand(simulation.event(device.elapsed_ns))
         elif name == "quiet":
             event_s = float("inf")
-            device.finish()
-            tell("quiet")
+            is_ending = True
 
 
 def tell_stdout(kind: str, **fields: Any) -> None:

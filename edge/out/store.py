@@ -167,9 +167,9 @@ def salvage(source: sqlite3.Connection | Path) -> list[Row]:
     rows: list[Row] = []
     database = sqlite3.connect(source, timeout=BUSY_S) if isinstance(source, Path) else source
     try:
-        for row in database.execute(
-            f"SELECT position, kept_ms, payload FROM events WHERE waiting = {WAITING} ORDER BY position"
-        ):
+        # Not through the index, which may be what is damaged.
+        waiting = f"FROM events NOT INDEXED WHERE waiting = {WAITING} ORDER BY position"
+        for row in database.execute(f"SELECT position, kept_ms, payload {waiting}"):
             rows.append(row)
     except (sqlite3.Error, OSError) as error:
         log.warning(

@@ -9,7 +9,7 @@ import pytest
 
 from edge.config import History
 from edge.config import Outbox as Settings
-from edge.dispatch import CAPACITY, Dispatcher
+from edge.dispatch import Dispatcher
 from edge.errors import PublishError
 from edge.out import EventSink, Payload
 from edge.out.outbox import Outbox
@@ -86,21 +86,22 @@ def test_an_event_is_dated_by_what_was_known_when_it_was_handed_over(
 
 
 def test_handing_over_does_not_wait_for_a_sink_and_a_flood_is_counted(
-    outbox: Outbox, make_event: MakeEvent, until: Until
+    outbox: Outbox, make_event: MakeEvent, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("edge.dispatch.CAPACITY", 100)
     sink = Sink(outbox)
     sink.gate.clear()
     dispatcher = a_dispatcher(outbox, sink)
     event = make_event()
     dispatcher.hand(event, START_NS)
     until(lambda: outbox.counts().waiting == 1, "the first event to be kept")
-    for _ in range(CAPACITY + 5):
+    for _ in range(105):
         dispatcher.hand(event, START_NS)
     assert dispatcher.unwritten == 5
-    assert str(CAPACITY) in dispatcher.problem
+    assert "over 100 events" in dispatcher.problem
     sink.gate.set()
     dispatcher.close()
-    assert [payload["seq"] for payload in sink.payloads] == list(range(1, CAPACITY + 2)), (
+    assert [payload["seq"] for payload in sink.payloads] == list(range(1, 102)), (
         "no number was used up"
     )
 

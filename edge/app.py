@@ -21,6 +21,7 @@ import cv2
 
 from edge import __version__
 from edge.config import Config, History
+from edge.control import Control, was_paused
 from edge.dispatch import Dispatcher
 from edge.errors import ConfigError, EdgeError
 from edge.feed import FrameQueue, Reader
@@ -95,7 +96,7 @@ class App:
         self._failure = ""
         self._handled = 0
         self._snapshot_s = 0.0
-        self._is_closed = False
+        self._is_closed = self._is_announced = False
         self._done = threading.Event()
         self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
         # Crops are too small to be shared out: on two cores the second thread burnt 0.5 ms a frame and saved nothing.
@@ -153,6 +154,7 @@ class App:
             lambda: Reader(
                 open_source, self._queue, is_live=self._is_live, retried=self._watchdog.progress,
                 light=leds.capture if leds is not None else lambda _: None,
+                paused=self._is_live and outbox is not None and was_paused(outbox),
             ),
             lambda reader: reader.close(JOIN_S),
         )  # fmt: skip
@@ -172,6 +174,11 @@ class App:
             config.device.id, self.boot_id, 0, self._hashes,
             report=config.device.report, clock_synchronised=clock_is_synchronised,
         )  # fmt: skip
+        self._control = Control(
+            desk, reader, outbox, answer=mqtt.answer if mqtt is not None else lambda _: None, leds=leds
+        )
+        writer.context = self._control.context
+        self._writer = writer
         later = [*sinks, *(sink for sink in (mqtt, self._journal) if sink is not None)]
         self._dispatcher = Dispatcher(writer, outbox, later, is_replay=self._is_replay)
         self._parts.callback(self._dispatcher.close, JOIN_S)
@@ -215,7 +222,13 @@ class App:
         return self._pipeline.stopwatch.spreads()
 
     def attend(self) -> None:
-        """Show how the device is doing. To be called a few times a second."""
+        """Carry out commands and show how the device is doing. To be called a few times a second."""
+        self._control.attend()
+        self._writer.context = self._control.context
+        if self._control.is_paused:
+            # No frame comes that could say so.
+            self._announce()
+            self._watchdog.progress()
         self._health.show(self._report())
 
     def close(self) -> None:
@@ -261,13 +274,18 @@ class App:
         self.media_s = self._pipeline.now_ns / 1e9
         self.sees_face = self._pipeline.face is not None
         self._handled += 1
-        if self._handled == 1:
-            self._notifier.ready()
+        self._announce()
         self._watchdog.progress()
         # Taken in this thread, because the pipeline is not made for two.
         if (now_s := time.monotonic()) - self._snapshot_s >= SNAPSHOT_S:
             self._snapshot_s = now_s
             self.statistics = self._pipeline.statistics
+
+    def _announce(self) -> None:
+        """Say once that the device is at work: a first frame has gone through, or none is to come."""
+        if not self._is_announced:
+            self._is_announced = True
+            self._notifier.ready()
 
     def _publish(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -282,6 +300,7 @@ class App:
             statistics=self.statistics,
             face=self.sees_face,
             has_frames=self._handled > 0,
+            is_paused=self._control.is_paused,
             accelerator=self._models.status,
             stages=self._pipeline.stopwatch.spreads,
             queue_dropped=self._queue.dropped,

@@ -40,6 +40,8 @@ class Report:
     face: bool
     has_frames: bool
     """Whether a first frame has gone all the way through."""
+    is_paused: bool
+    """Whether a command has closed the camera."""
     accelerator: AcceleratorStatus
     stages: Callable[[], Mapping[Stage, Spread]]
     """What the stages cost the last frames; asked for only when it is sent."""
@@ -119,15 +121,11 @@ class Health:
         problems = [problem for problem in (report.failure, report.camera_problem) if problem]
         if problems:
             return "fault", problems
+        if report.is_paused:
+            return "paused", self._trouble(report, now_s)
         if not report.has_frames:
             return "starting", []
-        reasons = [*report.warnings]
-        reasons += [problem for problem in (report.sink_problem, self._outbox.problem) if problem]
-        if self._mqtt is not None:
-            if self._away_s(now_s) >= BROKER_GRACE_S:
-                reasons.append(f"mqtt: {self._mqtt.problem}")
-            if problem := self._mqtt.commands_problem:
-                reasons.append(f"mqtt: {problem}")
+        reasons = [*report.warnings, *self._trouble(report, now_s)]
         if report.accelerator.state == "lost":
             reasons.append(report.accelerator.reason)
         if report.queue_dropped > self._dropped_before:
@@ -144,6 +142,16 @@ class Health:
                 f"event.max_duration_ms = {longest_ms}"
             )
         return ("degraded" if reasons else "running"), reasons
+
+    def _trouble(self, report: Report, now_s: float) -> list[str]:
+        """Give what keeps events from being kept, published or asked for."""
+        reasons = [problem for problem in (report.sink_problem, self._outbox.problem) if problem]
+        if self._mqtt is not None:
+            if self._away_s(now_s) >= BROKER_GRACE_S:
+                reasons.append(f"mqtt: {self._mqtt.problem}")
+            if problem := self._mqtt.commands_problem:
+                reasons.append(f"mqtt: {problem}")
+        return reasons
 
     def _away_s(self, now_s: float) -> float:
         """Give for how long nothing has got through to the broker, s."""

@@ -24,11 +24,10 @@ def main(arguments: argparse.Namespace) -> int:
     config = configuration(arguments)
     log_to_stderr(config)
     sinks = [JsonLinesSink(None)] if arguments.json else []
-    is_live = config.camera.source != "synthetic"
     with (
         StopRequest() as stop,
         App(
-            config, lambda: open_camera(config), is_live=is_live, folder=state_folder(config), sinks=sinks
+            config, lambda: open_camera(config), is_live=True, folder=state_folder(config), sinks=sinks
         ) as app,
     ):
         while app.is_running and not stop.is_made:

@@ -227,7 +227,7 @@ class Outbox:
         """Write what is due: confirmations, what could not be written before, what has become too old."""
         with self._lock:
             is_due = self._acknowledged or self._held or self._unwritten_losses or self._unwritten_facts
-            # A problem is looked at again even if all that was held has arrived: else it would be shown until the next event.
+            # Looked at again even if all that was held has arrived: else it would be shown until the next event.
             if is_due or self.problem or self._is_tidying_due():
                 self._commit()
 

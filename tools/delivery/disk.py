@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Protocol
 
-SIZE_KB = 4096
-"""Of the small file system: room for a run's events and the log of the database."""
+SIZE_KB = 16_384
+"""Of the small file system: room for the events of a run, and for a write-ahead log that SQLite lets grow to 4 MB."""
 
 
 class Disk(Protocol):

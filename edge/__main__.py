@@ -122,6 +122,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--json", action="store_true", help="one JSON object instead of tables")
 
+    events = _command(
+        commands, "events", "Show, follow or export what this device has seen and kept; the service may run."
+    )
+    events.add_argument(
+        "--folder", type=Path, metavar="FOLDER", help="where events.db lies, instead of outbox.folder"
+    )
+    events.add_argument(
+        "--last", type=_events, metavar="N", help="only the newest N (20 in a table, else all)"
+    )
+    when = "a time (2026-11-23T10:15, with Z or +01:00 or as the clock here says) or an age (45m, 2h, 3d)"
+    events.add_argument("--since", default="", metavar="WHEN", help=f"from then on: {when}")
+    events.add_argument("--until", default="", metavar="WHEN", help="before then, likewise")
+    events.add_argument(
+        "--emotion", default="", metavar="WORD", help="only these; movement: those without an emotion"
+    )
+    events.add_argument("--session", default="", metavar="NAME", help="only those of this session")
+    events.add_argument(
+        "--follow", action="store_true", help="go on with each event as it is kept, until Ctrl-C"
+    )
+    events.add_argument("--utc", action="store_true", help="show and read times in UTC, not in local time")
+    form = events.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="JSON lines as they are published, no table")
+    form.add_argument("--csv", default="", metavar="FILE", help="a flat table; - is standard output")
+    form.add_argument(
+        "--parquet", default="", metavar="FILE", help="a typed table (needs microedge[parquet])"
+    )
+
     config = _command(commands, "config", "Check, show or explain the configuration.")
     config.add_argument(
         "action", choices=("show", "check", "reference", "example"), metavar="ACTION",
@@ -154,6 +181,13 @@ def _count(text: str) -> int:
     value = int(text)
     if not 1 <= value <= 10_000:
         raise argparse.ArgumentTypeError(f"{text}: must be 1..10000")
+    return value
+
+
+def _events(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1_000_000_000:
+        raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
     return value
 
 

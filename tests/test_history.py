@@ -386,7 +386,7 @@ def no_event(folder: Path) -> None:
         (absent, "no history here"),
         (foreign, "is not a history of microedge"),
         (another_database, "is not a history of microedge"),
-        (empty, "is not a history of microedge"),
+        (empty, "no history here"),
         (newer, "has version 9: this microedge reads version 1"),
         (damaged, "is damaged"),
         (shortened, "is damaged"),

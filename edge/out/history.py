@@ -139,13 +139,14 @@ class History:
         """
         selection = selection or Selection()
         to = self.newest() if to is None else to
-        after = -1 if selection.last is None else self._before_last(selection, to)
-        while rows := self._file.ask(
-            f"SELECT {_COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?",
-            (after, to, BATCH_ROWS),
-        ):
+        after, rows = self.before(selection, to=to), None
+        while rows is None or len(rows) == BATCH_ROWS:
+            rows = self._file.ask(
+                f"SELECT {_COLUMNS} FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?",
+                (after, to, BATCH_ROWS),
+            )
             yield from filter(selection.takes, (_kept(row, self.path) for row in rows))
-            after = rows[-1][0]
+            after = rows[-1][0] if rows else after
 
     def newest(self) -> int:
         """Give the position of the newest event; -1 if there is none."""
@@ -159,28 +160,23 @@ class History:
 
     def losses(self, after: int = -1) -> list[Lost]:
         """Give the losses with a position above `after`, oldest first."""
-        columns = "position, series, first_seq, last_seq, reason, time"
-        rows = self._file.ask(f"SELECT {columns} FROM losses WHERE position > ? ORDER BY position", (after,))
-        try:
-            return [
-                Lost(position, series, first, last, reason, datetime.fromisoformat(time))
-                for position, series, first, last, reason, time in rows
-            ]
-        except (ValueError, TypeError) as error:
-            raise HistoryError(f"{self.path}: the table of losses cannot be read: {error}") from error
+        return _losses(self._file, after)
 
     def follow(self, after: int, selection: Selection | None = None) -> "Follower":
         """Give what tells of later events.
 
         Args:
-            after: position of the last event that is known already (`newest`); -1: none.
+            after: position of the last event that is known already (`newest`, `before`); -1: none.
             selection: which; its `last` has no say here.
         """
         return Follower(self._file, after, selection or Selection())
 
-    def _before_last(self, selection: Selection, to: int) -> int:
-        """Give the position behind which the last events asked for lie, up to `to`."""
-        wanted, before = selection.last or 0, to + 1
+    def before(self, selection: Selection, *, to: int | None = None) -> int:
+        """Give the position behind which what is asked for lies; -1: from the start. Arguments as for `events`."""
+        to = self.newest() if to is None else to
+        if selection.last is None:
+            return -1
+        wanted, before = selection.last, to + 1
         if wanted <= 0:
             return to
         while rows := self._file.ask(
@@ -212,6 +208,23 @@ class Follower:
         """The highest `seq` that is known, by series."""
         self._anchor: Row = known[0] if known else ()
         """Series and seq of the event at `_after`."""
+        self._losses: list[Lost] = []
+        """Those that were read last."""
+
+    def lost(self) -> list[Lost]:
+        """Give the losses that are new or have grown since the last call; the first call gives all.
+
+        Raises:
+            HistoryError: as `more`.
+        """
+        after = self._losses[-1].position - 1 if self._losses else -1
+        losses = _losses(self._file, after)
+        if self._losses and not losses:
+            # The file was replaced, and positions begin anew.
+            losses = _losses(self._file, -1)
+        news = [loss for loss in losses if loss not in self._losses]
+        self._losses = losses
+        return news
 
     def more(self) -> list[Kept]:
         """Give the events since the last call, oldest first, at most some hundred at once; it does not wait.
@@ -248,3 +261,15 @@ def _kept(row: Row, path: Path) -> Kept:
         return Kept(position, series, seq, kept_ms, waiting, text, time, payload)
     except (ValueError, TypeError, KeyError) as error:
         raise HistoryError(f"{path}: the event at position {row[0]} cannot be read: {error}") from error
+
+
+def _losses(file: HistoryFile, after: int) -> list[Lost]:
+    columns = "position, series, first_seq, last_seq, reason, time"
+    rows = file.ask(f"SELECT {columns} FROM losses WHERE position > ? ORDER BY position", (after,))
+    try:
+        return [
+            Lost(position, series, first, last, reason, datetime.fromisoformat(time))
+            for position, series, first, last, reason, time in rows
+        ]
+    except (ValueError, TypeError) as error:
+        raise HistoryError(f"{file.path}: the table of losses cannot be read: {error}") from error

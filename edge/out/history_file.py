@@ -30,6 +30,7 @@ BUSY_S = 5.0
 """Time to wait for the service's own exclusive moments."""
 _ATTEMPTS = 20
 _MEMORY_DISK = Path("/dev/shm")
+_NONE = "no history here; the first `microedge run` begins it"
 _WHERE = "; outbox.folder or --folder names another folder"
 
 Row = tuple[Any, ...]
@@ -63,9 +64,7 @@ class HistoryFile:
             marks = self._marks()
             database, log, index = marks
             if database is None:
-                raise HistoryError(
-                    f"{self.path}: no history here; the first `microedge run` begins it{_WHERE}"
-                )
+                raise HistoryError(f"{self.path}: {_NONE}{_WHERE}")
             is_settled = log is None or log[1] == 0
             try:
                 if is_settled:
@@ -119,7 +118,7 @@ class HistoryFile:
 
     def _reason(self, error: Exception) -> str:
         name = getattr(error, "sqlite_errorname", "")
-        if isinstance(error, _OtherVersion):
+        if isinstance(error, _Unfit):
             return str(error)
         if name == "SQLITE_NOTADB" or str(error).startswith("no such"):
             return "is not a history of microedge"
@@ -134,8 +133,8 @@ class HistoryFile:
         return f"cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
-class _OtherVersion(sqlite3.DatabaseError):
-    """The file has tables that this program does not know."""
+class _Unfit(sqlite3.DatabaseError):
+    """The file has no tables, or such as this program does not know; says so in words."""
 
 
 def _ask_file(path: Path, mode: str, question: str, values: Sequence[int]) -> list[Row]:
@@ -147,7 +146,10 @@ def _ask_file(path: Path, mode: str, question: str, values: Sequence[int]) -> li
 def _ask(database: sqlite3.Connection, question: str, values: Sequence[int]) -> list[Row]:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
-        raise _OtherVersion(f"has version {version}: this microedge reads version {VERSION}")
+        raise _Unfit(f"has version {version}: this microedge reads version {VERSION}")
+    if version == 0 and database.execute("SELECT 1 FROM sqlite_schema").fetchone() is None:
+        # The service makes the file, and then its tables.
+        raise _Unfit(_NONE)
     return database.execute(question, values).fetchall()
 
 

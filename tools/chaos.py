@@ -145,7 +145,7 @@ def run_apart(seeds: Sequence[int], options: argparse.Namespace) -> Iterator[Rep
         running.discard(child)
         if over.is_set():
             return None
-        if not path.exists():
+        if not path.exists() or not path.stat().st_size:
             raise RuntimeError(f"seed {seed}: the run failed with status {child.returncode}: {said[-2000:]}")
         return said, json.loads(path.read_text())
 

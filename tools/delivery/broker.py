@@ -1,5 +1,6 @@
 """A private mosquitto that keeps its sessions and messages over a restart, so that what is missing is not its doing."""
 
+import contextlib
 import getpass
 import random
 import shutil
@@ -15,6 +16,8 @@ MOSQUITTO = shutil.which(
 
 START_S = 10.0
 """Time that it gets to answer, and to end when asked to."""
+_CONNECT = b"\x10\x11\x00\x04MQTT\x04\x02\x00\x3c\x00\x05probe"
+"""A CONNECT of MQTT 3.1.1. Source: its section 3.1."""
 _PORTS = (15_000, 32_000)
 """Below the ports that outgoing connections get: while the broker is down, a client that is refused again and again
 would else be given its port as a source, and be connected to itself."""
@@ -106,8 +109,14 @@ class Broker:
         self.stop()
 
     def _answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        """Whether it talks MQTT: while it only listens already, it would not hear a SIGTERM."""
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", self.port), START_S) as probe,
+        ):
+            probe.sendall(_CONNECT)
+            return len(probe.recv(4)) == 4
+        return False
 
 
 def free_port() -> int:

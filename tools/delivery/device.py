@@ -11,7 +11,7 @@ One JSON object a line on standard output says what has happened. Whoever holds 
     {"kind": "state", "promised": 9, "waiting": 3, "lost": 0, "connected": true, "problem": ""}
                                                     some ten times a second
     {"kind": "quiet"}                               no more events, and all are kept
-    {"kind": "end", "waiting": 0, "lost": 0}        everything is closed
+    {"kind": "end", "waiting": 0, "lost": 0, "unwritten": 0}                       everything is closed
 
 Lines on standard input tell it what to do: `burst N` (N events at once), `quiet` (no more events). Its end, or SIGTERM,
 stops the device in good order.
@@ -142,7 +142,7 @@ class Device:
         self.sink.close()
         self.outbox.close()
         counts = self.outbox.counts()
-        self._tell("end", waiting=counts.waiting, lost=counts.lost)
+        self._tell("end", waiting=counts.waiting, lost=counts.lost, unwritten=self.dispatcher.unwritten)
 
 
 class Simulation:

@@ -5,7 +5,9 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import cycle
+from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -28,7 +30,7 @@ class Subscriber:
 
     def __init__(
         self, port: int, *, host: str = "127.0.0.1", topic_prefix: str = "microedge", protocol: str = "5",
-        heard: Callable[[Arrival], None] | None = None,
+        alternates: Sequence[int] = (), heard: Callable[[Arrival], None] | None = None,
     ) -> None:  # fmt: skip
         """Connect and subscribe; returns once the broker has confirmed it.
 
@@ -37,6 +39,7 @@ class Subscriber:
             host: likewise.
             topic_prefix: as in `mqtt.topic_prefix`.
             protocol: as in `mqtt.protocol`.
+            alternates: ports of further brokers of the same cluster, tried in turn.
             heard: told of each arrival, in the network thread.
 
         Raises:
@@ -56,13 +59,17 @@ class Subscriber:
         self._filters = [f"{topic_prefix}/+/event", f"{topic_prefix}/subscriber-{name}/mark"]
         self._marks: dict[bytes, threading.Event] = {}
         self._subscribed = threading.Event()
+        self._closing = False
         self._client = self._make_client(f"subscriber-{name}")
+        self._reach: dict[str, Any] = {"host": host, "keepalive": 20}
         if self._five:
             lasting = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             lasting.SessionExpiryInterval = KEEP_S
-            self._client.connect(host, port, keepalive=20, clean_start=False, properties=lasting)
-        else:
-            self._client.connect(host, port, keepalive=20)
+            self._reach |= {"clean_start": False, "properties": lasting}
+        self._ports = cycle((port, *alternates))
+        self._client.connect(port=next(self._ports), **self._reach)
+        if alternates:
+            self._client.on_disconnect = self._client.on_connect_fail = self._turn_to_next
         self._client.loop_start()
         if not self._subscribed.wait(20):
             self.close()
@@ -80,6 +87,7 @@ class Subscriber:
 
     def close(self) -> None:
         """Disconnect. May be called again."""
+        self._closing = True
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -101,6 +109,11 @@ class Subscriber:
         client.on_subscribe = lambda *_: self._subscribed.set()
         client.on_message = self._handle_message
         return client
+
+    def _turn_to_next(self, client: paho.Client, *_: object) -> None:
+        # Only notes where the client is to connect next, which it does by itself.
+        if not self._closing:
+            client.connect_async(port=next(self._ports), **self._reach)
 
     def _handle_connect(
         self, client: paho.Client, userdata: object, flags: paho.ConnectFlags, reason: ReasonCode,

@@ -57,10 +57,24 @@ class Outcome:
 class Trial:
     """Runs once. All that it starts has ended when `run` returns, whichever way."""
 
-    def __init__(self, seed: int, seconds: float, command: Sequence[str] = DEVICE) -> None:
-        """Draw what will happen; `command` starts a device."""
+    def __init__(
+        self,
+        seed: int,
+        seconds: float,
+        *,
+        faults: Sequence[Fault] | None = None,
+        command: Sequence[str] = DEVICE,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            seed: of everything that is left to chance.
+            seconds: for how long there is trouble.
+            faults: what will happen; None: drawn from the seed.
+            command: starts a device.
+        """
         self._seed, self._seconds, self._command = seed, seconds, command
-        self.faults = tuple(schedule(seed, seconds))
+        self.faults = tuple(schedule(seed, seconds) if faults is None else faults)
         chance = random.Random(f"trial {seed}")
         self._protocol = chance.choice(("5", "3.1.1"))
         self._history_days = chance.choice((0, 7))
@@ -98,6 +112,8 @@ class Trial:
                 list(subscriber.arrived),
                 {life.life for life in self._lives[:-1]},
             )
+            if not verdict.promised:
+                self._problems.append("the devices promised nothing")
             if subscriber.sessions_lost or subscriber.unreadable:
                 self._problems.append(
                     f"the broker forgot the subscriber {subscriber.sessions_lost} times, "
@@ -226,7 +242,7 @@ class Trial:
                 f"{device.life} had not delivered everything {drain_s:.0f} s later: {device.state}"
             )
         self._stop()
-        if device.end is None or device.end["waiting"] or device.end["lost"]:
+        if device.end is None or any(device.end.values()):
             self._problems.append(f"{device.life} ended with {device.end}")
         return drain_s
 

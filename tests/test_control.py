@@ -1,6 +1,7 @@
-"""Commands do what they say, to a real reader, outbox and LEDs, and what they set outlives a restart."""
+"""Commands do what they say, to real parts and over a real broker, and what they set outlives a restart."""
 
 import json
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paho.mqtt.client as paho
 import pytest
 from gpiozero.pins.mock import MockFactory
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
-from edge.config import History
+from edge.config import History, Mqtt
 from edge.config import Leds as LedsConfig
 from edge.config import Outbox as OutboxConfig
 from edge.control import Control, was_paused
@@ -20,6 +25,7 @@ from edge.feed import FrameQueue, Reader
 from edge.out import Payload
 from edge.out.commands import CAPACITY, Answer, CommandDesk, Received
 from edge.out.leds import WHITE, Leds
+from edge.out.mqtt import MqttSink
 from edge.out.outbox import Outbox
 from edge.payload import PayloadWriter, validate
 from edge.records import Event, Frame
@@ -60,22 +66,30 @@ class Device:
     looks = False
     """Whether the capture LED is lit."""
 
-    def __init__(self, folder: Path, *, is_live: bool = True, leds_config: LedsConfig | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        is_live: bool = True,
+        leds_config: LedsConfig | None = None,
+        mqtt: Mqtt | None = None,
+    ) -> None:
         self.pins = MockFactory()
         self.leds = None if leds_config is None else Leds(leds_config, pin_factory=self.pins)
         self.is_absent = False
         self.hangs = threading.Event()
         self.answers: list[Answer] = []
-        self.desk = CommandDesk("microedge/lab-03", "lab-03")
+        prefix = "microedge" if mqtt is None else mqtt.topic_prefix
+        self.desk = CommandDesk(f"{prefix}/lab-03", "lab-03")
         self.outbox = Outbox(folder, OutboxConfig(), History())
+        self.sink = None if mqtt is None else MqttSink(mqtt, "lab-03", self.outbox, desk=self.desk)
         self.queue = FrameQueue(4, drops_oldest=True)
         self.reader = Reader(
             self._open, self.queue, is_live=is_live, light=self._light, retried=lambda: None,
             paused=was_paused(self.outbox),
         )  # fmt: skip
-        self.control = Control(
-            self.desk, self.reader, self.outbox, answer=self.answers.append, leds=self.leds
-        )
+        answer = self.answers.append if self.sink is None else self.sink.answer
+        self.control = Control(self.desk, self.reader, self.outbox, answer=answer, leds=self.leds)
         self.reader.start()
 
     def ask(self, name: str, **fields: Any) -> Payload:
@@ -112,6 +126,8 @@ class Device:
     def close(self) -> None:
         self.hangs.clear()
         self.reader.close(20.0)
+        if self.sink is not None:
+            self.sink.close()
         if self.leds is not None:
             self.leds.close()
         self.outbox.close()
@@ -284,3 +300,149 @@ def test_waiting_commands_are_done_in_order_and_a_flood_of_them_ends(start: Call
 
 def assert_taken(refusal: Answer | None) -> None:
     assert refusal is None
+
+
+class Caller:
+    """Somebody at the broker who commands a device and waits for its answers."""
+
+    def __init__(self, port: int, prefix: str, protocol: str) -> None:
+        self._prefix = prefix
+        self._arrived: queue.Queue[paho.MQTTMessage] = queue.Queue()
+        five = protocol == "5"
+        version = MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311
+        subscribed = threading.Event()
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, protocol=version)
+        self.client.on_message = lambda client, userdata, message: self._arrived.put(message)
+        topics = [(f"{prefix}/lab-03/response/+", 1), (f"answers/{prefix}", 1)]
+        self.client.on_connect = lambda client, *_: client.subscribe(topics)
+        self.client.on_subscribe = lambda *_: subscribed.set()
+        self.client.connect("127.0.0.1", port)
+        self.client.loop_start()
+        assert subscribed.wait(20), "the broker did not confirm the subscription"
+
+    def send(
+        self,
+        name: str,
+        payload: bytes = b"",
+        *,
+        retain: bool = False,
+        response_topic: str = "",
+        correlation: bytes = b"",
+    ) -> None:
+        properties = None
+        if response_topic:
+            properties = Properties(PacketTypes.PUBLISH)
+            properties.ResponseTopic, properties.CorrelationData = response_topic, correlation
+        topic = f"{self._prefix}/lab-03/command/{name}"
+        self.client.publish(topic, payload, 1, retain, properties).wait_for_publish(20)
+
+    def answer(self, device: Device) -> tuple[str, Payload, bytes]:
+        """Have the device do what it is asked to until an answer comes; give its topic, payload and correlation."""
+        deadline_s = time.monotonic() + 20.0
+        while True:
+            device.control.attend()
+            try:
+                message = self._arrived.get(timeout=0.02)
+            except queue.Empty:
+                assert time.monotonic() < deadline_s, "no answer"
+                continue
+            assert not message.retain
+            payload = json.loads(message.payload)
+            validate(payload)
+            correlation = getattr(message.properties, "CorrelationData", b"")
+            return message.topic.removeprefix(self._prefix), payload, correlation
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@pytest.fixture
+def call(topic_prefix: str) -> Iterator[Callable[..., Caller]]:
+    callers: list[Caller] = []
+
+    def call(port: int, protocol: str = "5") -> Caller:
+        callers.append(caller := Caller(port, topic_prefix, protocol))
+        return caller
+
+    yield call
+    for caller in callers:
+        caller.close()
+
+
+def over(broker: Any, prefix: str, protocol: str = "5") -> Mqtt:
+    return Mqtt(host="127.0.0.1", port=broker.port, topic_prefix=prefix, protocol=protocol)
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_commands_are_done_and_answered_over_a_broker(
+    protocol: str,
+    shared_broker: Any,
+    topic_prefix: str,
+    start: Callable[..., Device],
+    call: Callable[..., Caller],
+    until: Until,
+) -> None:
+    device, caller = (
+        start(mqtt=over(shared_broker, topic_prefix, protocol)),
+        call(shared_broker.port, protocol),
+    )
+    until(lambda: device.sink is not None and device.sink.connected, "a connection")
+    caller.send("pause", b'{"id": "1"}')
+    topic, answer, _ = caller.answer(device)
+    assert (topic, answer["id"], answer["result"]) == ("/lab-03/response/pause", "1", {"changed": True})
+    assert not device.looks
+    caller.send("context", json.dumps(CONTEXT).encode())
+    assert caller.answer(device)[1]["ok"]
+    assert device.control.context == CONTEXT
+    for name, payload, code in (
+        ("pause", b'{"id": "1"}', "repeated"), ("resume", b"\xff", "not_utf8"), ("resume", b"[", "not_json"),
+        ("identify", b'{"seconds": 0}', "invalid"), ("reboot", b"", "unknown"), ("wipe", b" " * 9000, "oversized"),
+        ("wipe", b"{}", "invalid"), ("resume", b'{"expires": "2020-01-01T00:00:00.000Z"}', "expired"),
+    ):  # fmt: skip
+        caller.send(name, payload)
+        topic, answer, _ = caller.answer(device)
+        assert (topic, answer["error"]["code"]) == (f"/lab-03/response/{name}", code)
+    caller.send("resume")
+    assert caller.answer(device)[1]["result"] == {"changed": True}
+    caller.send("wipe", b'{"confirm": "lab-03"}')
+    assert caller.answer(device)[1]["result"] == {"events": 0, "undelivered": 0}
+
+
+def test_an_answer_takes_the_way_that_mqtt_5_has_for_it_unless_it_is_one_to_forge_with(
+    shared_broker: Any,
+    topic_prefix: str,
+    start: Callable[..., Device],
+    call: Callable[..., Caller],
+    until: Until,
+) -> None:
+    device, caller = start(mqtt=over(shared_broker, topic_prefix)), call(shared_broker.port)
+    until(lambda: device.sink is not None and device.sink.connected, "a connection")
+    caller.send("pause", response_topic=f"answers/{topic_prefix}", correlation=b"\0\xff7")
+    topic, answer, correlation = caller.answer(device)
+    assert (topic, answer["ok"], correlation) == (f"answers/{topic_prefix}", True, b"\0\xff7")
+    caller.send("pause", b"[", response_topic=f"answers/{topic_prefix}", correlation=b"8")
+    topic, answer, correlation = caller.answer(device)
+    assert (topic, answer["error"]["code"], correlation) == (f"answers/{topic_prefix}", "not_json", b"8")
+    caller.send("pause", response_topic=f"{topic_prefix}/lab-03/event", correlation=b"9")
+    topic, answer, correlation = caller.answer(device)
+    assert (topic, answer["error"]["code"], correlation) == ("/lab-03/response/pause", "response_topic", b"9")
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_retained_command_is_refused_each_time_that_the_broker_brings_it(
+    protocol: str,
+    shared_broker: Any,
+    topic_prefix: str,
+    start: Callable[..., Device],
+    call: Callable[..., Caller],
+) -> None:
+    caller = call(shared_broker.port, protocol)
+    caller.send("pause", retain=True, payload=b"{}")
+    for _ in range(2):
+        device = start(mqtt=over(shared_broker, topic_prefix, protocol))
+        assert caller.answer(device)[1]["error"]["code"] == "retained"
+        assert not device.control.is_paused
+    caller.send("pause", retain=True)  # which clears the topic, and is no command
+    assert caller.answer(device)[1]["error"]["code"] == "retained"
+    assert not device.control.is_paused

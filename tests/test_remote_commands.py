@@ -211,6 +211,20 @@ def test_a_retained_command_is_not_done_however_sound_it_is(desk: CommandDesk) -
     assert "send it without retain, and clear its topic" in message
 
 
+def test_the_end_of_a_retained_command_is_not_taken_for_the_command(desk: CommandDesk) -> None:
+    assert refused(desk, "resume", b"{}", is_retained=True)[0] == "retained"
+    accepted(desk, "pause", b"")  # another command's topic
+    accepted(desk, "resume", b"{}")
+    code, message = refused(desk, "resume", b"")
+    assert code == "retained"
+    assert message.startswith("empty: taken for the end of the retained command")
+    accepted(desk, "resume", b"")
+    # As MQTT 5 can pass it on: with its flag.
+    refused(desk, "resume", b"{}", is_retained=True)
+    assert refused(desk, "resume", b"", is_retained=True)[0] == "retained"
+    accepted(desk, "resume", b"")
+
+
 def test_an_id_comes_back_and_is_good_for_one_command_among_the_last_256(desk: CommandDesk) -> None:
     command = accepted(desk, "pause", {"id": "a"})
     answer = desk.done(command, {"changed": True})

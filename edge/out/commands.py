@@ -111,6 +111,8 @@ class CommandDesk:
         self._lock = threading.Lock()
         self._waiting: deque[Command] = deque()
         self._ids: deque[str] = deque(maxlen=REMEMBERED_IDS)
+        self._retained: set[str] = set()
+        """Commands of which the broker holds a retained one; the network thread's own."""
         self._accepted = 0
         self._refused: Counter[str] = Counter()
 
@@ -153,12 +155,7 @@ class CommandDesk:
         if problem := self._topic_problem(received.response_topic):
             shown = quoted(received.response_topic)
             raise RefusedError(Code.RESPONSE_TOPIC, f"response topic {shown}: {problem}")
-        if received.is_retained:
-            raise RefusedError(
-                Code.RETAINED,
-                "retained: such a command would be done again at each connection; "
-                "send it without retain, and clear its topic",
-            )
+        self._refuse_retained(received)
         for what, data, limit in (
             ("payload", received.payload, PAYLOAD_LIMIT),
             ("correlation data", received.correlation, CORRELATION_LIMIT),
@@ -175,6 +172,22 @@ class CommandDesk:
             raise RefusedError(Code.EXPIRED, late, command_id)
         arguments = {key: value for key, value in fields.items() if value not in (None, "", [])}
         return Command(name, arguments, command_id, received)
+
+    def _refuse_retained(self, received: Received) -> None:
+        """Refuse a retained command, and then the empty message that clears its topic.
+
+        A broker may pass that message on like any other, and by itself it would be the command once more.
+        """
+        if received.is_retained:
+            (self._retained.add if received.payload else self._retained.discard)(received.name)
+            again = "retained: such a command would be done again at each connection"
+            raise RefusedError(Code.RETAINED, f"{again}; send it without retain, and clear its topic")
+        if not received.payload and received.name in self._retained:
+            self._retained.discard(received.name)
+            raise RefusedError(
+                Code.RETAINED,
+                "empty: taken for the end of the retained command, and not done; send {} for it to be done",
+            )
 
     def _keep(self, command: Command) -> None:
         with self._lock:

@@ -50,15 +50,22 @@ class Broker:
     """A mosquitto of its own on a free loopback port, which tests may stop and start again."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = a_free_port()
+        self.port, self.websocket_port = a_free_port(), a_free_port()
         self.ports = [self.port]
         """Those that answer once it has started."""
         self._config = folder / "mosquitto.conf"
         self._log = folder / "mosquitto.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, access: str = "allow_anonymous true") -> None:
-        """Start with one listener; `access` are the lines of the configuration that follow it."""
+    def start(self, access: str = "allow_anonymous true", *, websockets: bool = False) -> None:
+        """Start; `access` are the lines of the configuration that follow its listener.
+
+        With `websockets` there is another listener on `websocket_port`; mosquitto 2.0.11 does not start with one of
+        that kind alone.
+        """
+        if websockets:
+            access = f"{access}\nlistener {self.websocket_port} 127.0.0.1\nprotocol websockets"
+            self.ports = [self.port, self.websocket_port]
         self.run(f"listener {self.port} 127.0.0.1\n{access}\n")
 
     def run(self, configuration: str) -> None:
@@ -133,12 +140,12 @@ class Fleet(Broker):
     def __init__(self, folder: Path, authority: Authority) -> None:
         super().__init__(folder)
         self.authority = authority
-        self.certificate_port, self.websocket_port = a_free_port(), a_free_port()
+        self.certificate_port = a_free_port()
         self.ports += [self.certificate_port, self.websocket_port]
         self._folder = folder
 
-    def start(self, access: str = "") -> None:
-        """Start; `access` are further lines, which belong to the WebSocket listener."""
+    def start(self, access: str = "", *, websockets: bool = True) -> None:
+        """Start; `access` are further lines, which belong to the WebSocket listener, which there always is."""
         assert MOSQUITTO_PASSWD is not None
         passwords = self._folder / "passwords"
         passwords.write_text("".join(f"{name}:{text}\n" for name, text in self.PASSWORDS.items()))

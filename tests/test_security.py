@@ -1,7 +1,12 @@
 """Who is not the right broker, or may not do a thing, gets nowhere; and nothing that is secret is ever shown."""
 
+import logging
+import os
 import queue
+import re
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +16,20 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from edge.config import History, Mqtt
+from edge.config import Outbox as OutboxConfig
+from edge.out import mqtt_connection
+from edge.out.commands import Command, CommandDesk
+from edge.out.mqtt import MqttSink
+from edge.out.outbox import Counts, Outbox
+from edge.payload import PayloadWriter
+from edge.records import Event
+from tools.delivery.relay import Relay
+
+ROOT = Path(__file__).parents[1]
+BACKOFF_S = (0.02, 0.1)
+PATIENT_S = (3600.0, 3600.0)
+"""A wait that outlives the test: a second attempt would be one too many."""
 Until = Callable[..., None]
 
 
@@ -22,6 +41,17 @@ class Authority(Protocol):
     def issue(
         self, name: str, purpose: str = ..., *, days: int = ..., names: str = ...
     ) -> tuple[Path, Path]: ...
+
+
+class Broker(Protocol):
+    """As above."""
+
+    port: int
+    websocket_port: int
+
+    def start(self, access: str = ..., *, websockets: bool = ...) -> None: ...
+
+    def stop(self) -> None: ...
 
 
 class Fleet(Protocol):
@@ -37,7 +67,9 @@ class Fleet(Protocol):
 class Client:
     """Somebody at the fleet's broker: a person, a service, or a device that does not behave."""
 
-    def __init__(self, fleet: Fleet, user: str, *filters: str, over: str = "tls") -> None:
+    def __init__(
+        self, fleet: Fleet, user: str, *filters: str, over: str = "tls", client_id: str = ""
+    ) -> None:
         """Connect and subscribe.
 
         Args:
@@ -45,13 +77,15 @@ class Client:
             user: a name that has a password there, or for which a certificate is made.
             filters: what to subscribe to.
             over: "tls" or "websockets", with a password; or "certificate".
+            client_id: one to pretend to; empty: one of its own.
         """
-        self.refusals: queue.Queue[str] = queue.Queue()
-        self._arrived: queue.Queue[tuple[str, bytes]] = queue.Queue()
+        self._arrived: queue.Queue[tuple[str, str]] = queue.Queue()
+        self._seen: list[tuple[str, str]] = []
         self._answers: queue.Queue[tuple[int, Any]] = queue.Queue()
         subscribed = threading.Event()
         self.client = paho.Client(
             CallbackAPIVersion.VERSION2,
+            client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
             transport="websockets" if over == "websockets" else "tcp",
         )
@@ -62,7 +96,7 @@ class Client:
             self.client.username_pw_set(user, fleet.PASSWORDS[user])
         self.client.tls_set_context(context)
         self.client.on_message = lambda client, userdata, message: self._arrived.put(
-            (message.topic, bytes(message.payload))
+            (message.topic, message.payload.decode())
         )
         self.client.on_publish = lambda client, userdata, mid, reason, properties: self._answers.put(
             (mid, reason)
@@ -88,9 +122,14 @@ class Client:
         """Give what came, in order, up to and with the message that is `payload`."""
         seen = []
         while not seen or seen[-1][1] != payload:
-            topic, message = self._arrived.get(timeout=20)
-            seen.append((topic, message.decode()))
+            seen.append(self._arrived.get(timeout=20))
         return seen
+
+    def so_far(self) -> list[tuple[str, str]]:
+        """Give all that has come since it connected, without waiting."""
+        while not self._arrived.empty():
+            self._seen.append(self._arrived.get())
+        return self._seen
 
     def close(self) -> None:
         self.client.disconnect()
@@ -102,8 +141,8 @@ def join(fleet: Fleet) -> Iterator[Callable[..., Client]]:
     """Make somebody at the fleet's broker."""
     made: list[Client] = []
 
-    def make(user: str, *filters: str, over: str = "tls") -> Client:
-        made.append(client := Client(fleet, user, *filters, over=over))
+    def make(user: str, *filters: str, **how: str) -> Client:
+        made.append(client := Client(fleet, user, *filters, **how))
         return client
 
     yield make
@@ -206,3 +245,398 @@ def test_home_assistant_presses_the_buttons_it_is_offered_and_no_others(
     assert len(device.arrived_until("identify")) == 3
     device.publish("microedge/lab-03/health", "h")
     assert ("microedge/lab-03/health", "h") in home.arrived_until("h")
+
+
+class Bench:
+    """Makes devices with events to deliver, and relays that count who comes."""
+
+    def __init__(self, folder: Path, make_event: Callable[..., Event], until: Until) -> None:
+        self.until = until
+        self._folder, self.event = folder, make_event()
+        self._writer = PayloadWriter("lab-03", "boot-1", 1_795_428_902_000_000_000, {"spotter": "0" * 64})
+        self._closers: list[Callable[[], None]] = []
+
+    def relay(self, port: int) -> Relay:
+        relay = Relay(port)
+        self._closers.append(relay.close)
+        return relay
+
+    def device(
+        self,
+        port: int,
+        device_id: str = "lab-03",
+        *,
+        desk: CommandDesk | None = None,
+        backoff_s: tuple[float, float] = BACKOFF_S,
+        **settings: Any,
+    ) -> tuple[MqttSink, Outbox]:
+        """Give a device with 20 events that wait, and their outbox."""
+        settings = {name: str(value) if name.endswith("_file") else value for name, value in settings.items()}
+        outbox = Outbox(None, OutboxConfig(), History(days=0))
+        outbox.append([self._writer.write(self.event, "0" * 32, 1) for _ in range(20)])
+        config = Mqtt(**{"host": "127.0.0.1", "port": port, **settings})
+        sink = MqttSink(config, device_id, outbox, desk=desk, backoff_s=backoff_s)
+        self._closers += [outbox.close, sink.close]
+        return sink, outbox
+
+    def password_file(self, password: str) -> Path:
+        path = self._folder / "password"
+        path.touch(0o600)
+        path.write_text(password)
+        return path
+
+    def delivers(self, port: int, device_id: str = "lab-03", **settings: Any) -> None:
+        """Fail the test unless a device with these settings delivers all it has."""
+        sink, outbox = self.device(port, device_id, **settings)
+        everything = Counts(waiting=0, confirmed=20, lost=0)
+        self.until(lambda: outbox.counts() == everything, f"every confirmation; {sink.problem}")
+        assert sink.connected
+
+    def close(self) -> None:
+        for close in reversed(self._closers):
+            close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, make_event: Callable[..., Event], until: Until) -> Iterator[Bench]:
+    bench = Bench(tmp_path, make_event, until)
+    yield bench
+    bench.close()
+
+
+Settings = dict[str, Any]
+Failure = tuple[int, Settings, str]
+"""The broker's port, what is set beside it, and what the device says."""
+
+
+class Wrong:
+    """Ways to have the wrong broker, the wrong proof of who one is, or the wrong permission."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        own_broker: Broker,
+        authority: Authority,
+        foreign_authority: Authority,
+        bench: Bench,
+    ) -> None:
+        self._fleet, self._own_broker, self._bench = fleet, own_broker, bench
+        self._authority, self._foreign = authority, foreign_authority
+        self._trusting: Settings = {"tls": True, "ca_file": authority.file}
+        self._known = {
+            **self._trusting, "username": "lab-03",
+            "password_file": bench.password_file(fleet.PASSWORDS["lab-03"]),
+        }  # fmt: skip
+
+    def password(self) -> Failure:
+        self._bench.password_file("wrong")
+        return (
+            self._fleet.port,
+            self._known,
+            "refused: Not authorized; are mqtt.username and mqtt.password_file",
+        )
+
+    def no_password(self) -> Failure:
+        return self._fleet.port, self._trusting, "refused: Not authorized; are mqtt.username"
+
+    def foreign_broker(self) -> Failure:
+        port = self._secured(*self._foreign.issue("broker", "serverAuth"))
+        return port, self._trusting, "certificate is not accepted: .*; mqtt.ca_file must hold the authority"
+
+    def broker_not_of_the_system(self) -> Failure:
+        return self._fleet.port, {"tls": True}, "not accepted: .*; mqtt.ca_file must hold the authority"
+
+    def expired_broker(self) -> Failure:
+        port = self._secured(*self._authority.issue("broker", "serverAuth", days=-1))
+        return port, self._trusting, "not accepted: certificate has expired; is this device's clock right"
+
+    def broker_of_another_name(self) -> Failure:
+        port = self._secured(*self._authority.issue("broker", "serverAuth", names="DNS:elsewhere"))
+        return port, self._trusting, "not accepted: .*mismatch.*mqtt.host and mqtt.alternates must be"
+
+    def device_that_poses_as_the_broker(self) -> Failure:
+        port = self._secured(*self._authority.issue("lab-04", "clientAuth"))
+        return port, self._trusting, "not accepted: .*purpose"
+
+    def no_certificate(self) -> Failure:
+        return self._fleet.certificate_port, self._trusting, r"want a certificate .*\(mqtt.certificate_file\)"
+
+    def foreign_certificate(self) -> Failure:
+        return self._with_certificate(*self._foreign.issue("lab-03"))
+
+    def expired_certificate(self) -> Failure:
+        return self._with_certificate(*self._authority.issue("lab-03", days=-1))
+
+    def broker_certificate_shown_by_a_device(self) -> Failure:
+        return self._with_certificate(*self._authority.issue("broker", "serverAuth"))
+
+    def encrypted_although_the_broker_is_not(self) -> Failure:
+        self._own_broker.start()
+        return self._own_broker.port, self._trusting, "does the broker speak TLS at this mqtt.port"
+
+    def plain_although_the_broker_is_not(self) -> Failure:
+        return self._fleet.port, {}, r"without an answer: does it want TLS \(mqtt.tls\)"
+
+    def websocket_where_there_is_none(self) -> Failure:
+        return self._fleet.port, {**self._known, "transport": "websockets"}, r'no WebSocket at .* = "/mqtt"'
+
+    def no_websocket_where_there_is_one(self) -> Failure:
+        return self._fleet.websocket_port, self._known, "without an answer: .*another mqtt.transport"
+
+    def another_device(self) -> Failure:
+        """A user whom the access list does not let publish, over MQTT 5: the broker says so."""
+        settings = {**self._known, "device_id": "lab-04"}
+        return self._fleet.port, settings, "microedge/lab-04/availability: refused: Not authorized"
+
+    def another_device_unnoticed(self) -> Failure:
+        """The same over MQTT 3.1.1, where mosquitto confirms what it throws away; only the echo tells."""
+        port, settings, _ = self.another_device()
+        return port, {**settings, "protocol": "3.1.1"}, "confirmed a message but did not pass it on"
+
+    def _secured(self, certificate: Path, key: Path) -> int:
+        self._own_broker.start(f"allow_anonymous true\ncertfile {certificate}\nkeyfile {key}")
+        return self._own_broker.port
+
+    def _with_certificate(self, certificate: Path, key: Path) -> Failure:
+        settings = {**self._trusting, "certificate_file": certificate, "key_file": key}
+        return self._fleet.certificate_port, settings, "does it know who issued mqtt.certificate_file"
+
+
+WRONG = [name for name in vars(Wrong) if not name.startswith("_")]
+
+
+@pytest.fixture
+def wrong(
+    fleet: Fleet, own_broker: Broker, authority: Authority, foreign_authority: Authority, bench: Bench
+) -> Wrong:
+    return Wrong(fleet, own_broker, authority, foreign_authority, bench)
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_is_said_and_not_tried_again_before_the_wait_is_over(
+    what: str, wrong: Wrong, bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt_connection, "ECHO_TIMEOUT_S", 0.3)
+    caplog.set_level(logging.INFO)
+    port, settings, expected = getattr(wrong, what)()
+    relay = bench.relay(port)
+    sink, outbox = bench.device(relay.port, backoff_s=PATIENT_S, **settings)
+    bench.until(lambda: sink.problem != "not connected yet", "a problem")
+    assert re.search(expected, sink.problem)
+    assert not sink.connected
+    for number in range(100):
+        sink.publish_health({"number": number})
+        sink.publish(bench.event, {})
+    bench.until(lambda: "trying again" in caplog.text, "the log")
+    assert relay.accepted == 1
+    assert outbox.counts() == Counts(waiting=20, confirmed=0, lost=0)
+    assert f"{sink.problem}; trying again" in caplog.text
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_stays_wrong_is_logged_once(
+    what: str, wrong: Wrong, bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt_connection, "ECHO_TIMEOUT_S", 0.1)
+    caplog.set_level(logging.INFO)
+    port, settings, _ = getattr(wrong, what)()
+    relay = bench.relay(port)
+    _, outbox = bench.device(relay.port, **settings)
+    bench.until(lambda: relay.accepted >= 4, "four attempts")
+    told = [record.getMessage() for record in caplog.records if "trying again" in record.getMessage()]
+    assert len(told) == 1, told
+    assert outbox.counts() == Counts(waiting=20, confirmed=0, lost=0)
+
+
+def test_nothing_of_a_device_that_takes_another_name_reaches_anybody(
+    fleet: Fleet, wrong: Wrong, bench: Bench, join: Callable[..., Client]
+) -> None:
+    dashboard = join("dashboard", "#")
+    for what in (wrong.another_device, wrong.another_device_unnoticed):
+        port, settings, _ = what()
+        relay = bench.relay(port)
+        bench.device(relay.port, **settings)
+        bench.until(lambda relay=relay: relay.accepted >= 2, "a second attempt")
+    join("lab-03").publish("microedge/lab-03/response/pause", "marker")
+    assert dashboard.arrived_until("marker") == [("microedge/lab-03/response/pause", "marker")]
+
+
+def test_events_wait_until_the_broker_is_the_right_one_again(
+    own_broker: Broker, authority: Authority, bench: Bench
+) -> None:
+    def secured(days: int) -> str:
+        certificate, key = authority.issue("broker", "serverAuth", days=days)
+        return f"allow_anonymous true\ncertfile {certificate}\nkeyfile {key}"
+
+    own_broker.start(secured(-1))
+    sink, outbox = bench.device(own_broker.port, tls=True, ca_file=authority.file)
+    bench.until(lambda: "expired" in sink.problem, "the refusal of an expired certificate")
+    own_broker.stop()
+    own_broker.start(secured(2))
+    bench.until(lambda: outbox.counts() == Counts(waiting=0, confirmed=20, lost=0), "every confirmation")
+
+
+BOTH = pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+
+
+@BOTH
+@pytest.mark.parametrize("transport", ["tcp", "websockets"])
+def test_a_device_with_the_right_password_delivers(
+    transport: str, protocol: str, fleet: Fleet, bench: Bench
+) -> None:
+    bench.delivers(
+        fleet.websocket_port if transport == "websockets" else fleet.port, transport=transport,
+        protocol=protocol, tls=True, ca_file=fleet.authority.file, username="lab-03",
+        password_file=bench.password_file(f"{fleet.PASSWORDS['lab-03']}\n"),
+    )  # fmt: skip
+
+
+@BOTH
+def test_a_device_with_the_right_certificate_needs_no_password(
+    protocol: str, fleet: Fleet, bench: Bench
+) -> None:
+    certificate, key = fleet.authority.issue("lab-03")
+    bench.delivers(
+        fleet.certificate_port, protocol=protocol, tls=True, ca_file=fleet.authority.file,
+        certificate_file=certificate, key_file=key,
+    )  # fmt: skip
+
+
+@BOTH
+def test_a_plain_websocket_delivers_below_another_path_too(
+    protocol: str, own_broker: Broker, bench: Bench
+) -> None:
+    own_broker.start(websockets=True)
+    bench.delivers(
+        own_broker.websocket_port, transport="websockets", websocket_path="/ours/mqtt", protocol=protocol,
+    )  # fmt: skip
+
+
+def test_without_the_host_check_the_name_may_differ_but_not_the_authority(
+    own_broker: Broker, authority: Authority, foreign_authority: Authority, bench: Bench
+) -> None:
+    certificate, key = authority.issue("broker", "serverAuth", names="DNS:elsewhere")
+    own_broker.start(f"allow_anonymous true\ncertfile {certificate}\nkeyfile {key}")
+    loose = {"tls": True, "check_hostname": False}
+    bench.delivers(own_broker.port, ca_file=authority.file, **loose)
+    sink, outbox = bench.device(own_broker.port, ca_file=foreign_authority.file, **loose)
+    bench.until(lambda: "certificate is not accepted" in sink.problem, "a refusal")
+    assert outbox.counts().waiting == 20
+
+
+def test_a_broker_is_known_by_its_name_as_well_as_by_its_address(
+    own_broker: Broker, authority: Authority, bench: Bench
+) -> None:
+    certificate, key = authority.issue("broker", "serverAuth", names="DNS:localhost")
+    own_broker.start(f"allow_anonymous true\ncertfile {certificate}\nkeyfile {key}")
+    bench.delivers(own_broker.port, host="localhost", tls=True, ca_file=authority.file)
+
+
+def test_one_device_cannot_end_the_connection_of_another_by_taking_its_client_id(
+    fleet: Fleet, bench: Bench, join: Callable[..., Client]
+) -> None:
+    certificate, key = fleet.authority.issue("lab-03")
+    access = {"tls": True, "ca_file": fleet.authority.file, "certificate_file": certificate, "key_file": key}
+    sink, _ = bench.device(fleet.certificate_port, **access)
+    bench.until(lambda: sink.connected, "a connection")
+    dashboard = join("dashboard", "microedge/#")
+    intruder = join("lab-04", client_id="microedge-lab-03")
+    intruder.publish("microedge/lab-04/event", "marker")
+    seen = dashboard.arrived_until("marker")
+    # Had the connection been taken over, the broker would have published the last will before this.
+    assert not [message for _, message in seen if "offline" in message]
+
+
+@BOTH
+def test_the_access_list_lets_a_device_do_all_that_it_does(
+    protocol: str, fleet: Fleet, bench: Bench, join: Callable[..., Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    dashboard, home = join("dashboard", "microedge/lab-03/#"), join("homeassistant", "homeassistant/#")
+    operator = join("operator")
+    certificate, key = fleet.authority.issue("lab-03")
+    desk = CommandDesk("microedge/lab-03", "lab-03")
+    sink, outbox = bench.device(
+        fleet.certificate_port, protocol=protocol, desk=desk, tls=True, ca_file=fleet.authority.file,
+        certificate_file=certificate, key_file=key,
+    )  # fmt: skip
+    sink.publish_info({"info": 1})
+    sink.publish_health({"health": 1})
+    sink.publish_discovery({"discovery": 1})
+    bench.until(lambda: outbox.counts().confirmed == 20, "every confirmation")
+    operator.publish("microedge/lab-03/command/identify", "{}")
+    commands: list[Command] = []
+    bench.until(lambda: commands or ((one := desk.next()) and commands.append(one)), "the command")
+    sink.answer(desk.done(commands[0], {}))
+    bench.until(lambda: any("/response/" in topic for topic, _ in dashboard.so_far()), "the answer")
+    sink.close()
+    bench.until(lambda: "offline" in dashboard.so_far()[-1][1], "the farewell")
+    names = {topic.removeprefix("microedge/lab-03/") for topic, _ in dashboard.so_far()}
+    assert names == {"availability", "event", "info", "health", "command/identify", "response/identify"}
+    assert home.arrived_until('{"discovery":1}')[-1][0] == "homeassistant/device/lab-03/config"
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_nothing_secret_shows_in_the_process_list_the_log_or_the_configuration(
+    fleet: Fleet, bench: Bench, tmp_path: Path, join: Callable[..., Client]
+) -> None:
+    """With everything that is logged at `debug`, while the device works and after it has been refused."""
+    certificate, key = fleet.authority.issue("lab-03")
+    credentials = tmp_path / "credentials"
+    credentials.mkdir(0o700)
+    (credentials / "mqtt-key").write_bytes(key.read_bytes())
+    secrets = [fleet.PASSWORDS["lab-03"], "wrong but secret", *key.read_text().splitlines()[1:-1]]
+    files = {
+        "right": ("password", fleet.PASSWORDS["lab-03"], fleet.port),
+        "wrong": ("password", "wrong but secret", fleet.port),
+        "certificate": ("certificate", "", fleet.certificate_port),
+    }
+    for name, (kind, password, port) in files.items():
+        access = f'certificate_file = "{certificate}"\nkey_file = "mqtt-key"'
+        if kind == "password":
+            (credentials / f"mqtt-{name}").write_text(password)
+            access = f'username = "lab-03"\npassword_file = "mqtt-{name}"'
+        (tmp_path / f"{name}.toml").write_text(
+            f'[device]\nid = "lab-03"\n[camera]\nsource = "synthetic"\nwidth = 320\nheight = 240\n'
+            f'[leds]\nenabled = false\n[log]\nlevel = "debug"\n[outbox]\nfolder = "{tmp_path}"\n'
+            f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\ntls = true\nca_file = "{fleet.authority.file}"\n{access}\n'
+        )  # fmt: skip
+    for secret_file in credentials.iterdir():
+        secret_file.chmod(0o400)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CREDENTIALS_DIRECTORY": str(credentials)}
+    dashboard = join("dashboard", "microedge/lab-03/#")
+    for name in files:
+        command = [sys.executable, "-m", "edge", "run", "--config", str(tmp_path / f"{name}.toml")]
+        log_path = tmp_path / f"{name}.log"
+        with log_path.open("w") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            if name == "wrong":
+                bench.until(lambda path=log_path: "refused" in path.read_text(), "the refusal")
+            else:
+                bench.until(
+                    lambda: "online" in dashboard.so_far()[-1:][0][1] if dashboard.so_far() else False, "it"
+                )
+            shown = [
+                (Path("/proc") / str(process.pid) / file).read_bytes()
+                for file in ("cmdline", "environ", "comm")
+            ]
+        finally:
+            process.terminate()
+            assert process.wait(20) == 0
+        shown.append(log_path.read_bytes())
+        for action in ("show", "check"):
+            shown.append(
+                subprocess.run(
+                    [*command[:3], "config", action, *command[4:]],
+                    env=environment,
+                    check=True,
+                    capture_output=True,
+                ).stdout
+            )
+        for secret in secrets:
+            assert secret.encode() not in b"".join(shown)
+        assert b"mqtt: " in shown[3]
+    for path in tmp_path.glob("*.db*"):
+        assert not [secret for secret in secrets if secret.encode() in path.read_bytes()]

@@ -1,8 +1,12 @@
 """Events reach a real broker in order, once it is there, and the device's availability is always true."""
 
 import json
+import logging
 import os
 import queue
+import re
+import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,10 +19,14 @@ from typing import Any, Protocol
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
+from edge.commands.broker import LoopbackBroker
 from edge.config import History, Mqtt
 from edge.config import Outbox as OutboxConfig
 from edge.out import Payload
+from edge.out.commands import CommandDesk
 from edge.out.mqtt import MqttSink
 from edge.out.mqtt_connection import UNCONFIRMED_LIMIT
 from edge.out.outbox import Counts, Outbox
@@ -73,10 +81,10 @@ class Subscriber:
 
 
 class Device:
-    """A sink with the outbox that it empties."""
+    """A sink with the outbox that it empties and the desk that it brings commands to."""
 
-    def __init__(self, sink: MqttSink, outbox: Outbox) -> None:
-        self.sink, self.outbox = sink, outbox
+    def __init__(self, sink: MqttSink, outbox: Outbox, desk: CommandDesk) -> None:
+        self.sink, self.outbox, self.desk = sink, outbox, desk
 
     @property
     def connected(self) -> bool:
@@ -115,10 +123,12 @@ class Bench:
         self._made.append(subscriber := Subscriber(port, self.prefix, protocol))
         return subscriber
 
-    def device(self, port: int, max_events: int = 1000, **settings: Any) -> Device:
+    def device(self, port: int, max_events: int = 1000, expire_h: int = 0, **settings: Any) -> Device:
         config = Mqtt(host="127.0.0.1", port=port, topic_prefix=self.prefix, **settings)
         outbox = Outbox(None, OutboxConfig(max_events=max_events), History(days=0))
-        self._made.append(device := Device(MqttSink(config, "lab-03", outbox, backoff_s=BACKOFF_S), outbox))
+        desk = CommandDesk(f"{self.prefix}/lab-03", "lab-03")
+        sink = MqttSink(config, "lab-03", outbox, desk=desk, expire_h=expire_h, backoff_s=BACKOFF_S)
+        self._made.append(device := Device(sink, outbox, desk))
         return device
 
     def payloads(self, number: int) -> list[Payload]:
@@ -339,3 +349,206 @@ def test_a_peer_that_talks_nonsense_does_not_end_the_attempts(own_broker: Broker
             connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
             connection.close()
         bench.until(lambda: out.problem not in {"", "not connected yet"}, "a problem in words")
+
+
+ALLOW = "topic readwrite {0}/lab-03/#"
+NO_EVENTS = ALLOW + "\ntopic deny {0}/lab-03/event"
+READ_ONLY = "topic read {0}/lab-03/#"
+
+
+def access(tmp_path: Path, rules: str, prefix: str) -> str:
+    """Give the lines of a mosquitto.conf that hold everybody to `rules`."""
+    (tmp_path / "acl").write_text(rules.format(prefix) + "\n")
+    return f"allow_anonymous true\nacl_file {tmp_path / 'acl'}"
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+@pytest.mark.parametrize(
+    ("rules", "why"), [(NO_EVENTS, "event"), (READ_ONLY, "availability|did not pass it on")]
+)
+def test_an_event_that_the_broker_refuses_or_drops_in_silence_waits_until_it_is_allowed(
+    protocol: str, rules: str, why: str, own_broker: Broker, tmp_path: Path, bench: Bench,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("edge.out.mqtt_connection.ECHO_TIMEOUT_S", 0.1)
+    caplog.set_level(logging.WARNING)
+    own_broker.start(access(tmp_path, rules, bench.prefix))
+    out = bench.device(own_broker.port, protocol=protocol)
+    sent = bench.publish(out, bench.payloads(3))
+    bench.until(lambda: "refused" in out.problem or "did not pass it on" in out.problem, "a problem in words")
+    assert re.search(why, out.problem)
+    # The same again and again: shown, but logged once.
+    for _ in range(2):
+        session = out.sink._session
+        bench.until(lambda seen=session: out.sink._session > seen, "another attempt")
+    assert caplog.text.count(out.problem) == 1
+    assert out.counts() == Counts(waiting=3, confirmed=0, lost=0)
+    own_broker.stop()
+    own_broker.start(access(tmp_path, ALLOW, bench.prefix))
+    subscriber = bench.subscribe(own_broker.port, protocol)
+    assert [payload["id"] for payload in subscriber.events(3)] == [payload["id"] for payload in sent]
+    bench.until(lambda: out.counts() == Counts(waiting=0, confirmed=3, lost=0), "every confirmation")
+
+
+def test_without_the_echo_check_a_device_may_be_one_that_can_only_write(
+    own_broker: Broker, tmp_path: Path, bench: Bench
+) -> None:
+    own_broker.start(access(tmp_path, "topic write {0}/lab-03/#", bench.prefix))
+    out = bench.device(own_broker.port, check_echo=False)
+    bench.publish(out, bench.payloads(3))
+    bench.until(lambda: out.counts().confirmed == 3, "every confirmation")
+
+
+def command(
+    subscriber: Subscriber, bench: Bench, name: str, payload: bytes, retain: bool = False, **asked: Any
+) -> None:
+    properties = None
+    if asked:
+        properties = Properties(PacketTypes.PUBLISH)
+        for key, value in asked.items():
+            setattr(properties, key, value)
+    subscriber.client.publish(f"{bench.prefix}/lab-03/command/{name}", payload, 1, retain, properties)
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_command_reaches_the_desk_and_its_answer_the_sender(
+    protocol: str, shared_broker: Broker, bench: Bench
+) -> None:
+    subscriber = bench.subscribe(shared_broker.port, protocol)
+    out = bench.device(shared_broker.port, protocol=protocol)
+    bench.until(lambda: out.connected, "a connection")
+    command(subscriber, bench, "pause", b'{"id": "one"}')
+    bench.until(lambda: out.desk.counts().accepted == 1, "the command")
+    accepted = out.desk.next()
+    assert accepted is not None
+    out.sink.answer(out.desk.done(accepted, {"changed": True}))
+    answer, _ = subscriber.next("response/pause")
+    validate(answer)
+    assert (answer["id"], answer["ok"], answer["result"]) == ("one", True, {"changed": True})
+
+
+def test_an_answer_goes_where_mqtt_5_asks_for_it_with_the_data_that_tells_it_apart(
+    shared_broker: Broker, bench: Bench
+) -> None:
+    subscriber = bench.subscribe(shared_broker.port)
+    subscriber.client.subscribe(f"{bench.prefix}-desk/#", qos=1)
+    out = bench.device(shared_broker.port)
+    bench.until(lambda: out.connected, "a connection")
+    asked = {"ResponseTopic": f"{bench.prefix}-desk/answers", "CorrelationData": b"\x00\xff 7"}
+    command(subscriber, bench, "fly", b"{}", **asked)
+    answer, message = subscriber.next("answers")
+    assert answer["error"]["code"] == "unknown"
+    assert message.properties.CorrelationData == b"\x00\xff 7"  # type: ignore[union-attr]
+    # Nobody can have the device speak in its own name by asking for the answer there.
+    command(subscriber, bench, "fly", b"{}", ResponseTopic=f"{bench.prefix}/lab-03/event")
+    assert subscriber.next("response/fly")[0]["error"]["code"] in {"unknown", "response_topic"}
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_retained_command_is_refused_and_not_done_at_every_connection(
+    protocol: str, shared_broker: Broker, bench: Bench
+) -> None:
+    subscriber = bench.subscribe(shared_broker.port, protocol)
+    command(subscriber, bench, "wipe", b'{"confirm": "lab-03"}', retain=True)
+    subscriber.next("command/wipe") if protocol == "5" else None
+    out = bench.device(shared_broker.port, protocol=protocol)
+    assert subscriber.next("response/wipe")[0]["error"]["code"] == "retained"
+    assert out.desk.counts().accepted == 0
+
+
+def test_a_subscriber_of_mqtt_5_learns_how_long_an_event_is_worth_keeping(
+    shared_broker: Broker, bench: Bench
+) -> None:
+    subscriber = bench.subscribe(shared_broker.port)
+    bench.publish(bench.device(shared_broker.port, expire_h=2), bench.payloads(1))
+    _, message = subscriber.next("event")
+    assert 7100 < message.properties.MessageExpiryInterval <= 7200  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_message_of_256_mb_neither_fills_the_memory_nor_stops_events(
+    protocol: str, own_broker: Broker, bench: Bench
+) -> None:
+    own_broker.start()
+    out = bench.device(own_broker.port, protocol=protocol)
+    bench.until(lambda: out.connected, "a connection")
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # From a process of its own, whose memory does not count.
+    huge = "import sys; sys.stdout.buffer.write(b'x' * 268_435_000)"
+    topic = f"{bench.prefix}/lab-03/command/pause"
+    publisher = shutil.which("mosquitto_pub")
+    if publisher is None:
+        pytest.skip("mosquitto-clients is not installed")
+    whole = subprocess.Popen([sys.executable, "-c", huge], stdout=subprocess.PIPE)
+    subprocess.run(
+        [publisher, "-p", str(own_broker.port), "-t", topic, "-s", "-q", "1"], stdin=whole.stdout, check=True
+    )
+    whole.wait()
+    if protocol == "3.1.1":
+        bench.until(lambda: out.sink.commands_problem, "the flood to be noticed")
+    subscriber = bench.subscribe(own_broker.port, protocol)
+    bench.publish(out, bench.payloads(3))
+    assert len(subscriber.events(3)) == 3
+    grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb) / 1024
+    assert grown_mb < 64
+
+
+def test_a_broker_that_speaks_3_1_1_only_is_told_by_what_must_be_set(bench: Bench) -> None:
+    broker = LoopbackBroker()
+    try:
+        out = bench.device(broker.port)
+        bench.publish(out, bench.payloads(1))
+        bench.until(lambda: "mqtt.protocol" in out.problem, "a problem in words")
+        assert out.counts().waiting == 1
+        older = bench.device(broker.port, protocol="3.1.1")
+        bench.publish(older, bench.payloads(3))
+        bench.until(lambda: older.counts() == Counts(waiting=0, confirmed=3, lost=0), "every confirmation")
+    finally:
+        broker.close()
+
+
+def test_a_broker_that_hangs_up_again_and_again_gets_every_event_and_one_line_in_the_log(
+    own_broker: Broker, relay: Relay, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_broker.start()
+    caplog.set_level(logging.INFO)
+    subscriber = bench.subscribe(own_broker.port)
+    out = bench.device(relay.port)
+    seen: set[str] = set()
+    events = bench.payloads(16)
+    for start in range(0, 16, 2):
+        sent = bench.publish(out, events[start : start + 2])
+        while not {payload["id"] for payload in sent} <= seen:
+            seen.add(subscriber.next("event")[0]["id"])
+        relay.cut()
+    bench.until(lambda: out.counts().waiting == 0, "every confirmation")
+    assert len(seen) == 16
+    assert sum("trying again" in line for line in caplog.text.splitlines()) <= 2
+    assert sum("connected to" in line for line in caplog.text.splitlines()) <= 2
+
+
+def test_when_a_broker_is_gone_the_next_one_gets_the_events(
+    own_broker: Broker, shared_broker: Broker, bench: Bench
+) -> None:
+    own_broker.start()
+    out = bench.device(
+        own_broker.port, alternates=(f"127.0.0.1:{a_closed_port()}", f"127.0.0.1:{shared_broker.port}")
+    )
+    first = bench.subscribe(own_broker.port)
+    bench.publish(out, bench.payloads(2))
+    assert [payload["seq"] for payload in first.events(2)] == [1, 2]
+    bench.until(lambda: out.counts().confirmed == 2, "both confirmations")
+    second = bench.subscribe(shared_broker.port)
+    own_broker.stop()
+    bench.publish(out, bench.payloads(2))
+    assert [payload["seq"] for payload in second.events(2)] == [3, 4]
+
+
+def test_nothing_is_asked_of_the_disk_that_a_closed_outbox_lets_go(
+    shared_broker: Broker, bench: Bench
+) -> None:
+    out = bench.device(shared_broker.port)
+    bench.until(lambda: out.connected, "a connection")
+    out.close()
+    out.close()
+    assert out.outbox.peek(-1, 10) == []

@@ -4,6 +4,7 @@ import logging
 import os
 import queue
 import re
+import socket
 import ssl
 import subprocess
 import sys
@@ -16,10 +17,11 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from edge.config import History, Mqtt
+from edge.config import History, Mqtt, load
 from edge.config import Outbox as OutboxConfig
 from edge.out import mqtt_connection
 from edge.out.commands import Command, CommandDesk
+from edge.out.credentials import tls_context
 from edge.out.mqtt import MqttSink
 from edge.out.outbox import Counts, Outbox
 from edge.payload import PayloadWriter
@@ -477,6 +479,28 @@ def test_events_wait_until_the_broker_is_the_right_one_again(
     bench.until(lambda: outbox.counts() == Counts(waiting=0, confirmed=20, lost=0), "every confirmation")
 
 
+def test_a_broker_that_is_not_right_does_not_keep_the_device_from_the_next(
+    fleet: Fleet, own_broker: Broker, foreign_authority: Authority, bench: Bench
+) -> None:
+    certificate, key = foreign_authority.issue("broker", "serverAuth")
+    own_broker.start(f"allow_anonymous true\ncertfile {certificate}\nkeyfile {key}")
+    bench.delivers(
+        own_broker.port, alternates=(f"127.0.0.1:{fleet.port}",), tls=True, ca_file=fleet.authority.file,
+        username="lab-03", password_file=bench.password_file(fleet.PASSWORDS["lab-03"]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [{"tls": True}, {"transport": "websockets"}], ids=["TLS", "WebSocket"])
+def test_a_broker_that_never_greets_is_given_up(
+    settings: Settings, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt_connection, "CONNECT_TIMEOUT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        sink, outbox = bench.device(silent.getsockname()[1], backoff_s=PATIENT_S, **settings)
+        bench.until(lambda: sink.problem == "nothing answers there in time", "a problem")
+    assert outbox.counts().waiting == 20
+
+
 BOTH = pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 
 
@@ -640,3 +664,24 @@ def test_nothing_secret_shows_in_the_process_list_the_log_or_the_configuration(
         assert b"mqtt: " in shown[3]
     for path in tmp_path.glob("*.db*"):
         assert not [secret for secret in secrets if secret.encode() in path.read_bytes()]
+
+
+def test_the_commands_of_the_broker_guide_make_what_its_configuration_names(tmp_path: Path) -> None:
+    guide = (ROOT / "systemd" / "broker" / "README.md").read_text()
+    blocks = re.findall(r"```(\w+)\n(.*?)```", guide, re.DOTALL)
+    make = next(text for kind, text in blocks if kind == "sh")
+    subprocess.run(["sh", "-eu", "-c", make], cwd=tmp_path, check=True, capture_output=True)
+    for name, purpose in (("broker", "sslserver"), ("lab-03", "sslclient")):
+        for asked in ("sslserver", "sslclient"):
+            done = subprocess.run(
+                ["openssl", "verify", "-CAfile", "authority.pem", "-purpose", asked, f"{name}.pem"],
+                cwd=tmp_path, check=False, capture_output=True,
+            )  # fmt: skip
+            assert (done.returncode == 0) == (asked == purpose), (name, asked)
+    written = next(text for kind, text in blocks if kind == "toml").replace("/etc/microedge", str(tmp_path))
+    (tmp_path / "config.toml").write_text(written)
+    (tmp_path / "mqtt-key").write_bytes((tmp_path / "lab-03.key").read_bytes())
+    (tmp_path / "mqtt-key").chmod(0o400)
+    config = load(tmp_path / "config.toml")
+    assert config.device.id == "lab-03"
+    assert tls_context(config.mqtt, {"CREDENTIALS_DIRECTORY": str(tmp_path)}) is not None

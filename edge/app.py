@@ -228,7 +228,6 @@ class App:
         if self._control.is_paused:
             # No frame comes that could say so.
             self._announce()
-            self._watchdog.progress()
         self._health.show(self._report())
 
     def close(self) -> None:
@@ -304,6 +303,7 @@ class App:
             accelerator=self._models.status,
             stages=self._pipeline.stopwatch.spreads,
             queue_dropped=self._queue.dropped,
+            frames_skipped=self._reader.frames_skipped,
             camera_problem=self._reader.problem,
             sink_problem=self._dispatcher.problem,
             unwritten=self._dispatcher.unwritten,

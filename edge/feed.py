@@ -157,6 +157,10 @@ class Reader:
         self._last = (-1, -1, 0)
         """Media time (ns), sequence and monotonic time (ns) of the last frame."""
         self._start_time_ns = self._clock_ahead_ns = 0
+        self._rested = False
+        """Whether there was a pause since the last frame."""
+        self.frames_skipped = 0
+        """Frames that pauses have cost; they are among those that the sequence numbers show as lost."""
         self.problem = ""
         """Why a live source gives no frames now; empty while it does, and while it is paused."""
         self.failure = ""
@@ -254,6 +258,7 @@ class Reader:
                 return True
             self._close_source()
             self.problem = ""
+            self._rested = True
             with self._changed:
                 self._changed.wait_for(lambda: self._is_stopping or not self._is_paused, RETRY_S[1])
             # A device that rests because it was told to is well.
@@ -295,11 +300,15 @@ class Reader:
         """Give what to add to time and sequence so that all frames share one media time."""
         last_ns, last_sequence, read_ns = self._last
         if last_sequence < 0:
+            self._rested = False
             self._clock_ahead_ns, self._start_time_ns = _clock_ahead_ns(), source.start_time_ns
             return 0, 0
         away_ns = max(time.monotonic_ns() - read_ns, 1)
         # What it would have given meanwhile is lost. Without these numbers a long outage would pass for a clock's jump.
         away = max(round(away_ns * source.nominal_rate_hz / 1e9), 1)
+        if self._rested:
+            self.frames_skipped += away - 1
+        self._rested = False
         return last_ns + away_ns - first.timestamp_ns, last_sequence + away - first.sequence
 
     def _reopened(self, problem: str) -> FrameSource | None:

@@ -46,6 +46,8 @@ class Report:
     stages: Callable[[], Mapping[Stage, Spread]]
     """What the stages cost the last frames; asked for only when it is sent."""
     queue_dropped: int
+    frames_skipped: int
+    """Frames that the statistics count as lost, but that nobody wanted: the device was paused."""
     camera_problem: str
     """Empty, or why no frames come."""
     sink_problem: str
@@ -197,7 +199,7 @@ class Health:
             "reasons": [reason[:300] for reason in reasons][:20] or None,
             "frame_rate_hz": _known(numbers.frame_rate_hz, 1),
             "frames": numbers.frames,
-            "frames_dropped": numbers.dropped,
+            "frames_dropped": max(0, numbers.dropped - report.frames_skipped),
             "frames_out_of_order": numbers.out_of_order,
             "clock_steps": numbers.clock_steps,
             "assessable_share": assessable_share(numbers),
@@ -227,8 +229,9 @@ class Health:
         face = "face followed" if report.face else "no face"
         numbers = report.statistics
         rate_hz = _known(numbers.frame_rate_hz, 1)
+        dropped = max(0, numbers.dropped - report.frames_skipped)
         rate = f"{rate_hz:g} frames/s" if rate_hz is not None else "rate not known yet"
-        return f"{state}: {rate}, {face}, {numbers.events} events, {numbers.dropped} frames dropped"
+        return f"{state}: {rate}, {face}, {numbers.events} events, {dropped} frames dropped"
 
 
 def assessable_share(statistics: Statistics) -> float | None:

@@ -359,3 +359,65 @@ def test_paced_frames_come_no_faster_than_real_time_and_do_not_race_after_a_paus
     assert arrivals[99] == pytest.approx(99 * 0.005)
     # Two seconds late: the timetable starts anew there.
     assert arrivals[-1] == pytest.approx(2.0 + 299 * 0.005, abs=0.02)
+
+
+def test_a_device_is_paused_and_resumed_over_mqtt_and_stays_paused_over_a_restart(
+    config: Config, shared_broker: Any, topic_prefix: str, pins: MockFactory, tmp_path: Path, until: Until
+) -> None:
+    config = with_leds(config)
+    config = replace(
+        config,
+        mqtt=replace(
+            config.mqtt, enabled=True, host="127.0.0.1", port=shared_broker.port, topic_prefix=topic_prefix
+        ),
+    )
+    seen: dict[str, list[dict[str, Any]]] = {}
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.on_connect = lambda client, *_: client.subscribe(f"{topic_prefix}/bench/#", qos=1)
+    client.on_message = lambda _client, _data, message: seen.setdefault(
+        message.topic.removeprefix(f"{topic_prefix}/bench/"), []
+    ).append(json.loads(message.payload or "{}"))
+    client.connect("127.0.0.1", shared_broker.port)
+    client.loop_start()
+    cameras: list[Camera] = []
+
+    def open_camera() -> Camera:
+        cameras.append(Camera())
+        return cameras[-1]
+
+    def start() -> App:
+        return App(config, open_camera, is_live=True, folder=tmp_path, pin_factory=pins)
+
+    def state(app: App) -> str:
+        app.attend()
+        return str(seen["health"][-1]["state"]) if seen.get("health") else ""
+
+    try:
+        with start() as app:
+            until(lambda: state(app) == "running", "health that says running")
+            client.publish(f"{topic_prefix}/bench/command/pause", qos=1)
+            until(lambda: state(app) == "paused", "health that says paused")
+            assert cameras[0].is_closed.is_set()
+            assert app.leds is not None
+            assert not app.leds.state.capture
+        with start() as app:
+            until(lambda: seen["health"][-1]["state"] == "stopping", "the end of the first")
+            until(lambda: state(app) == "paused", "health that says paused again")
+            assert len(cameras) == 1, "a paused device does not look again because it was started again"
+            client.publish(f"{topic_prefix}/bench/command/resume", qos=1)
+            until(lambda: state(app) == "running", "health that says running again")
+            assert app.leds is not None
+            assert app.leds.state.capture
+            assert seen["health"][-1]["frames_dropped"] == 0
+    finally:
+        client.disconnect()
+        client.loop_stop()
+    assert [seen[f"response/{name}"][0]["result"] for name in ("pause", "resume")] == [{"changed": True}] * 2
+
+
+def test_two_apps_do_not_share_a_folder(config: Config, tmp_path: Path) -> None:
+    with (
+        App(config, Camera, is_live=True, folder=tmp_path),
+        pytest.raises(EdgeError, match=r"outbox\.folder"),
+    ):
+        App(config, Camera, is_live=True, folder=tmp_path)

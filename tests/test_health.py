@@ -58,7 +58,7 @@ class Bench:
 
     def show(self, statistics: Statistics, after_s: float = 1.5) -> None:
         self.now_s += after_s
-        self._health.show(Report(statistics, True, True, False, CPU, lambda: STAGES, 0, "", "", 0, "", ()))
+        self._health.show(Report(statistics, True, True, False, CPU, lambda: STAGES, 0, 0, "", "", 0, "", ()))
 
     @property
     def last(self) -> Payload:

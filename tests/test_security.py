@@ -602,68 +602,57 @@ def test_the_access_list_lets_a_device_do_all_that_it_does(
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the process list is read from /proc")
+@pytest.mark.parametrize("proof", ["password", "wrong password", "certificate"])
 def test_nothing_secret_shows_in_the_process_list_the_log_or_the_configuration(
-    fleet: Fleet, bench: Bench, tmp_path: Path, join: Callable[..., Client]
+    proof: str, fleet: Fleet, bench: Bench, tmp_path: Path, join: Callable[..., Client]
 ) -> None:
-    """With everything that is logged at `debug`, while the device works and after it has been refused."""
+    """With everything that is logged at `debug`, once the device is let in or refused, and to its end."""
     certificate, key = fleet.authority.issue("lab-03")
-    credentials = tmp_path / "credentials"
-    credentials.mkdir(0o700)
-    (credentials / "mqtt-key").write_bytes(key.read_bytes())
-    secrets = [fleet.PASSWORDS["lab-03"], "wrong but secret", *key.read_text().splitlines()[1:-1]]
-    files = {
-        "right": ("password", fleet.PASSWORDS["lab-03"], fleet.port),
-        "wrong": ("password", "wrong but secret", fleet.port),
-        "certificate": ("certificate", "", fleet.certificate_port),
-    }
-    for name, (kind, password, port) in files.items():
-        access = f'certificate_file = "{certificate}"\nkey_file = "mqtt-key"'
-        if kind == "password":
-            (credentials / f"mqtt-{name}").write_text(password)
-            access = f'username = "lab-03"\npassword_file = "mqtt-{name}"'
-        (tmp_path / f"{name}.toml").write_text(
-            f'[device]\nid = "lab-03"\n[camera]\nsource = "synthetic"\nwidth = 320\nheight = 240\n'
-            f'[leds]\nenabled = false\n[log]\nlevel = "debug"\n[outbox]\nfolder = "{tmp_path}"\n'
-            f'[mqtt]\nhost = "127.0.0.1"\nport = {port}\ntls = true\nca_file = "{fleet.authority.file}"\n{access}\n'
-        )  # fmt: skip
-    for secret_file in credentials.iterdir():
-        secret_file.chmod(0o400)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "CREDENTIALS_DIRECTORY": str(credentials)}
-    dashboard = join("dashboard", "microedge/lab-03/#")
-    for name in files:
-        command = [sys.executable, "-m", "edge", "run", "--config", str(tmp_path / f"{name}.toml")]
-        log_path = tmp_path / f"{name}.log"
-        with log_path.open("w") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        try:
-            if name == "wrong":
-                bench.until(lambda path=log_path: "refused" in path.read_text(), "the refusal")
-            else:
-                bench.until(
-                    lambda: "online" in dashboard.so_far()[-1:][0][1] if dashboard.so_far() else False, "it"
-                )
-            shown = [
-                (Path("/proc") / str(process.pid) / file).read_bytes()
-                for file in ("cmdline", "environ", "comm")
-            ]
-        finally:
-            process.terminate()
-            assert process.wait(20) == 0
-        shown.append(log_path.read_bytes())
-        for action in ("show", "check"):
-            shown.append(
-                subprocess.run(
-                    [*command[:3], "config", action, *command[4:]],
-                    env=environment,
-                    check=True,
-                    capture_output=True,
-                ).stdout
-            )
-        for secret in secrets:
-            assert secret.encode() not in b"".join(shown)
-        assert b"mqtt: " in shown[3]
-    for path in tmp_path.glob("*.db*"):
-        assert not [secret for secret in secrets if secret.encode() in path.read_bytes()]
+    by_certificate = proof == "certificate"
+    content = {
+        "password": fleet.PASSWORDS["lab-03"], "wrong password": "wrong but secret", "certificate": key.read_text()
+    }[proof]  # fmt: skip
+    (tmp_path / "proof").write_text(content)
+    (tmp_path / "proof").chmod(0o400)
+    secrets = [line.encode() for line in content.splitlines() if not line.startswith("-----")]
+    settings = {
+        "device.id": "lab-03", "log.level": "debug", "leds.enabled": "false", "outbox.folder": str(tmp_path / "state"),
+        "camera.source": "synthetic", "camera.width": "320", "camera.height": "240",
+        "mqtt.host": "127.0.0.1", "mqtt.port": str(fleet.certificate_port if by_certificate else fleet.port),
+        "mqtt.tls": "true", "mqtt.ca_file": str(fleet.authority.file),
+    }  # fmt: skip
+    if by_certificate:
+        settings |= {"mqtt.certificate_file": str(certificate), "mqtt.key_file": "proof"}
+    else:
+        settings |= {"mqtt.username": "lab-03", "mqtt.password_file": "proof"}
+    overrides = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    shown: list[bytes] = []
+    for action in ("show", "check"):
+        command = [sys.executable, "-m", "edge", "config", action, *overrides]
+        shown.append(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+    dashboard = join("dashboard", "microedge/lab-03/availability")
+    log_path = tmp_path / "log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edge", "run", *overrides], env=environment, stdout=log, stderr=log
+        )
+    try:
+        if proof == "wrong password":
+            bench.until(lambda: b"refused: Not authorized" in log_path.read_bytes(), "the refusal")
+        else:
+            bench.until(lambda: any("online" in text for _, text in dashboard.so_far()), "the device")
+        folder = Path("/proc") / str(process.pid)
+        shown += [(folder / name).read_bytes() for name in ("cmdline", "environ", "comm")]
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+    shown.append(log_path.read_bytes())
+    shown += [path.read_bytes() for path in (tmp_path / "state").rglob("*") if path.is_file()]
+    assert b"mqtt: " in log_path.read_bytes()
+    assert b"lab-03" in b"".join(shown)
+    assert not [secret for secret in secrets if secret in b"".join(shown)]
 
 
 def test_the_commands_of_the_broker_guide_make_what_its_configuration_names(tmp_path: Path) -> None:

@@ -221,19 +221,22 @@ class Connection:
         connection = self._client.socket()
         if connection is None:
             return
-        # Bytes that TLS has already decrypted do not show in select.
+        # Bytes that TLS has already decrypted do not show there.
         pending = getattr(connection, "pending", None)
         buffered = pending is not None and pending() > 0
-        writers = [connection] if self._client.want_write() else []
-        readable, writable, _ = select.select(
-            [connection, self._wake], writers, [], 0.0 if buffered else timeout_s
-        )
-        if self._wake in readable:
+        # Unlike select(), this takes descriptors above 1023, which a process with many connections has.
+        poll = select.poll()
+        poll.register(connection, select.POLLIN | (select.POLLOUT if self._client.want_write() else 0))
+        poll.register(self._wake, select.POLLIN)
+        ready = dict(poll.poll(0 if buffered else timeout_s * 1e3))
+        if self._wake.fileno() in ready:
             with contextlib.suppress(BlockingIOError):
                 self._wake.recv(4096)
-        if writable:
+        what = ready.get(connection.fileno(), 0)
+        if what & select.POLLOUT:
             self._client.loop_write()
-        if buffered or connection in readable:
+        # An error or the other side's end shows when reading.
+        if buffered or what & ~select.POLLOUT:
             self._client.loop_read()
             # MQTT 3.1.1 cannot ask for small messages, and the client takes any. Its public interface tells of a
             # message only once it is whole, which may be 256 MB.

@@ -166,6 +166,13 @@ def run_apart(seeds: Sequence[int], options: argparse.Namespace) -> Iterator[Rep
 
 def main() -> None:
     """Run trials, and tell what became of them."""
+    try:
+        _main()
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted") from None
+
+
+def _main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

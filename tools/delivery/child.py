@@ -44,6 +44,8 @@ class DeviceProcess:
         self.is_killed = False
         self.promises: list[Promise] = []
         """In the order of the outbox."""
+        self.durable_series: set[str] = set()
+        """Series of those that were on the disk at once."""
         self._durable = 0
         """How many of the first promises are on the disk."""
         self.commit_ms: list[float] = []
@@ -120,6 +122,7 @@ class DeviceProcess:
             self.commit_ms.append(said.pop("commit_ms"))
             self.promises.append(Promise(device_id=self._device_id, life=self.life, **said))
             if said["durable"]:
+                self.durable_series.add(said["series"])
                 self._raise_to_durable(len(self.promises))
         elif kind == "state":
             promised = said.pop("promised")

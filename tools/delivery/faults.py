@@ -59,7 +59,14 @@ def _process(chance: random.Random, lane: str, at_s: float) -> Fault:
     kind = chance.choice(("kill", "kill", "kill in a burst", "kill at start", "stop"))
     pause_s = chance.choice((0.0, _between(chance, 0.0, 0.5)))
     if kind == "kill in a burst":
-        return Fault(at_s, lane, kind, pause_s, chance.randrange(20, 300), (_between(chance, 0.0, 0.08),))
+        return Fault(
+            at_s,
+            lane,
+            kind,
+            pause_s,
+            chance.randrange(20, 300),
+            (_between(chance, 0.0, chance.choice((0.08, 0.4))),),
+        )
     if kind == "kill at start":
         starts = chance.randrange(1, 4)
         return Fault(

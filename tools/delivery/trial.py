@@ -17,13 +17,15 @@ from tools.delivery.broker import Broker
 from tools.delivery.child import DEVICE, DeviceProcess
 from tools.delivery.disk import Disk, make_disk
 from tools.delivery.faults import Fault, schedule
-from tools.delivery.judge import Verdict, judge
+from tools.delivery.judge import Arrival, Verdict, judge
 from tools.delivery.relay import Relay
 from tools.delivery.subscriber import Subscriber
 
 DEVICE_ID = "chaos"
 OPEN_S = 2.0
-"""Time that a process gets to open its outbox before a burst is asked for."""
+"""Time that a process gets to open its outbox before anything is done to it."""
+LAST_BURST = 20
+"""Events after all trouble: whatever it left behind must not keep them either."""
 START_S = 20.0
 """Time that a process gets to begin."""
 DRAIN_S = 30.0
@@ -83,6 +85,7 @@ class Trial:
         self._counts: Counter[str] = Counter()
         self._problems: list[str] = []
         self._over = threading.Event()
+        self._has_full_disk = any(fault.lane == "disk" for fault in self.faults)
         self._folder = Path()
 
     @property
@@ -90,15 +93,22 @@ class Trial:
         return self._lives[-1]
 
     def run(self) -> Outcome:
-        """Let it all happen, and judge."""
+        """Let it all happen, and judge. A trial that failed leaves its folder."""
         self._folder = Path(tempfile.mkdtemp(prefix="microedge-chaos-"))
-        is_clean = False
+        try:
+            outcome = self._run()
+        except KeyboardInterrupt:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+        if outcome.is_clean:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        return outcome
+
+    def _run(self) -> Outcome:
         with ExitStack() as parts:
-            parts.callback(lambda: shutil.rmtree(self._folder, ignore_errors=True) if is_clean else None)
-            has_full_disk = any(fault.lane == "disk" for fault in self.faults)
-            self._disk: Disk = make_disk(self._folder / "state", small=has_full_disk)
+            self._disk: Disk = make_disk(self._folder / "state", small=self._has_full_disk)
             parts.callback(self._disk.remove)
-            parts.callback(lambda: None if is_clean else self._keep_state())
+            parts.callback(self._keep_state)
             self._broker = parts.enter_context(Broker(self._folder / "broker"))
             self._relay = parts.enter_context(Relay(self._broker.port))
             subscriber = parts.enter_context(Subscriber(self._broker.port))
@@ -107,30 +117,32 @@ class Trial:
             drain_s = self._recover()
             if not subscriber.collect():
                 self._problems.append("the subscriber did not get its own last message")
-            verdict = judge(
-                [promise for life in self._lives for promise in life.promises],
-                list(subscriber.arrived),
-                {life.life for life in self._lives[:-1]},
-            )
-            if not verdict.promised:
-                self._problems.append("the devices promised nothing")
             if subscriber.sessions_lost or subscriber.unreadable:
                 self._problems.append(
                     f"the broker forgot the subscriber {subscriber.sessions_lost} times, "
                     f"{len(subscriber.unreadable)} messages were no events"
                 )
-            self._counts["lives"] = len(self._lives)
-            is_clean = verdict.is_clean and not self._problems
-            return Outcome(
-                self._seed,
-                verdict,
-                self.faults,
-                self._counts,
-                () if has_full_disk else tuple(ms for life in self._lives for ms in life.commit_ms),
-                drain_s,
-                tuple(self._problems),
-                "" if is_clean else str(self._folder),
-            )
+            return self._judge(list(subscriber.arrived), drain_s)
+
+    def _judge(self, arrived: Sequence[Arrival], drain_s: float) -> Outcome:
+        promised = [promise for life in self._lives for promise in life.promises]
+        verdict = judge(promised, arrived, {life.life for life in self._lives[:-1]})
+        if verdict.promised < LAST_BURST:
+            self._problems.append(f"the devices promised only {verdict.promised} events")
+        series = {name for life in self._lives for name in life.durable_series}
+        if len(series) > 1:
+            self._problems.append(f"the file was not damaged, and held several series: {sorted(series)}")
+        commit_ms = [ms for life in self._lives for ms in life.commit_ms]
+        return Outcome(
+            self._seed,
+            verdict,
+            self.faults,
+            self._counts + Counter(lives=len(self._lives)),
+            () if self._has_full_disk else tuple(commit_ms),
+            drain_s,
+            tuple(self._problems),
+            "" if verdict.is_clean and not self._problems else str(self._folder),
+        )
 
     def _suffer(self) -> None:
         """Start the device, and let every lane's faults happen in its own time."""
@@ -184,11 +196,12 @@ class Trial:
     def _end_process(self, fault: Fault) -> None:
         if not self._device.is_alive:
             self._problems.append(f"{self._device.life} ended by itself before {fault}")
+        # Not at the start: that is a kind of its own, and else a busy machine would see nothing but starts.
+        self._device.is_open.wait(OPEN_S)
         if fault.kind == "stop":
             self._stop()
         else:
             if fault.kind == "kill in a burst":
-                self._device.is_open.wait(OPEN_S)
                 self._device.ask(f"burst {fault.amount}")
                 self._over.wait(fault.delays_s[0])
             self._kill()
@@ -233,6 +246,7 @@ class Trial:
         self._disk.free()
         device = self._device
         began_s = time.monotonic()
+        device.ask(f"burst {LAST_BURST}")
         device.ask("quiet")
         while not device.is_drained and device.is_alive and time.monotonic() - began_s < DRAIN_S:
             time.sleep(_LOOK_S)

@@ -21,9 +21,10 @@ from referencing import Registry, Resource
 from edge.config import Config, Device, History, Mqtt
 from edge.config import Outbox as OutboxConfig
 from edge.out import Payload
-from edge.out.commands import CommandDesk, command_topics
+from edge.out.commands import CORRELATION_LIMIT, TOPIC_LIMIT, CommandDesk, command_topics
 from edge.out.discovery import discovery_payload
 from edge.out.mqtt import MqttSink, device_topic
+from edge.out.mqtt_connection import INCOMING_LIMIT
 from edge.out.outbox import Outbox
 from edge.payload import PayloadWriter, health_payload, info_payload
 from edge.records import Event
@@ -269,6 +270,16 @@ def test_all_that_a_device_publishes_is_as_the_document_says(
         if channel == "chosenResponse":
             assert message.properties.CorrelationData == b"\x00\xff"
     assert seen == {*sends, *(["chosenResponse"] if protocol == "5" else [])}
+
+
+def test_the_limits_of_the_document_are_those_of_the_device() -> None:
+    for server in ("plain", "encrypted"):
+        connection = DOCUMENT["servers"][server]["bindings"]["mqtt"]
+        assert connection["maximumPacketSize"] == INCOMING_LIMIT
+        assert connection["keepAlive"] == Mqtt().keep_alive_s
+    asked = DOCUMENT["components"]["messageTraits"]["command"]["headers"]["properties"]
+    assert asked["responseTopic"]["maxLength"] == TOPIC_LIMIT
+    assert asked["correlationData"]["maxLength"] == CORRELATION_LIMIT
 
 
 def test_the_last_will_is_the_one_of_the_document() -> None:

@@ -151,11 +151,15 @@ class Fleet(Broker):
         passwords.write_text("".join(f"{name}:{text}\n" for name, text in self.PASSWORDS.items()))
         passwords.chmod(0o600)
         subprocess.run([MOSQUITTO_PASSWD, "-U", passwords], check=True)
+        # Newer versions do not read one that everybody can read, as a checkout's files are.
+        access_list = self._folder / "microedge.acl"
+        access_list.write_text((BROKER_FILES / access_list.name).read_text())
+        access_list.chmod(0o600)
         certificate, key = self.authority.issue("broker", "serverAuth")
         text = (BROKER_FILES / "mosquitto.conf").read_text()
         for shipped, here in (
             ("/etc/mosquitto/passwords", str(passwords)),
-            ("/etc/mosquitto/microedge.acl", str(BROKER_FILES / "microedge.acl")),
+            ("/etc/mosquitto/microedge.acl", str(access_list)),
             ("/etc/mosquitto/certs/authority.pem", str(self.authority.file)),
             ("/etc/mosquitto/certs/broker.pem", str(certificate)),
             ("/etc/mosquitto/certs/broker.key", str(key)),

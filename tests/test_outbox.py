@@ -106,6 +106,20 @@ def test_entries_keep_their_order_and_leave_only_when_they_are_confirmed(shelf: 
     assert first.kept_ms == START_MS
 
 
+def test_what_cannot_be_read_for_a_moment_is_not_passed_over(shelf: Shelf) -> None:
+    outbox = shelf.outbox()
+    outbox.append(payloads(2))
+    generation = outbox.generation
+    assert outbox._database is not None
+    # SQLite gives up each statement, as it would for a card that answers with an error now and then.
+    outbox._database.set_progress_handler(lambda: 1, 1)
+    outbox.append(payloads(1, start=2))
+    assert waiting(outbox) == names(2)
+    outbox._database.set_progress_handler(None, 1)
+    assert outbox.generation > generation
+    assert waiting(outbox) == names(0, 1, 2)
+
+
 def test_what_was_confirmed_is_not_given_out_again_after_a_restart(shelf: Shelf) -> None:
     outbox = shelf.outbox()
     outbox.append(payloads(200))

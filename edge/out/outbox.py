@@ -396,6 +396,8 @@ class Outbox:
             if not isinstance(error, sqlite3.Error) or is_damage(error):
                 self._begin_anew(error)
             self._note(_reason(error))
+            # What is held goes out meanwhile, and what could not be read now must not be passed over for good.
+            self.generation += 1
             return []
 
     def _settle(

@@ -136,7 +136,7 @@ def _let_happen(devices: dict[int, Device], plan: Plan, begin_s: float) -> float
         due.append((begin_s + chance.random() * HEALTH_S, index, True))
     heapq.heapify(due)
     end_s, late_s = begin_s + plan.seconds, 0.0
-    while due:
+    while due and due[0][0] < end_s:
         at_s, index, is_health = due[0]
         if (early_s := at_s - time.monotonic()) > 0:
             time.sleep(early_s)
@@ -144,8 +144,7 @@ def _let_happen(devices: dict[int, Device], plan: Plan, begin_s: float) -> float
         heapq.heappop(due)
         if is_health:
             devices[index].publish_health()
-            if at_s + HEALTH_S < end_s:
-                heapq.heappush(due, (at_s + HEALTH_S, index, True))
+            heapq.heappush(due, (at_s + HEALTH_S, index, True))
         else:
             late_s = max(late_s, -early_s)
             devices[index].hand(simulation.event(devices[index].elapsed_ns))

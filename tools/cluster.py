@@ -8,12 +8,19 @@ all three by `mqtt.host` and `mqtt.alternates`; so does a subscriber with a sess
 a third of the events has arrived, one node is killed with SIGKILL: the device's, the subscriber's, or the third. After
 `--down` seconds it comes back. Every event that the device has committed must arrive.
 
-NATS speaks MQTT 3.1.1 only. It gives its streams as many replicas as there are nodes, up to three, when the first
-client connects; a stream that was made while a node was missing stays with less, so this looks before it begins. What
-the killed node led (a stream, the subscriber's place in it) gets another leader within 4 to 7 s, and events wait in the
-outbox so long. By default a client that connects meanwhile is kept waiting for 5 s, and then sent away: with
-`js_api_timeout: "1s"` it comes again sooner. To survive a power cut of all nodes at once NATS needs `sync_interval:
-always` under `jetstream`, which is slower.
+What these servers are told beyond their defaults, under `mqtt` in the configuration below:
+
+- `stream_replicas: 3`: by default a stream gets as many replicas as there are nodes, up to three, at the moment when
+  the first client connects; one that was made while a node was missing stays with less, so this looks before it begins.
+- `max_ack_pending: 1`: what a subscriber had not confirmed when its node died comes again, but behind what was
+  published later. With 100 on their way, the default, that was so in 4 of 10 runs; with one the order holds, and 400
+  events a second still pass. `ack_wait: "2s"` is the time after which it comes again, 30 s by default.
+- `js_api_timeout: "1s"`: what the killed node led (a stream, the subscriber's place in it) gets another leader within
+  4 to 7 s, and events wait in the outbox so long. A client that connects meanwhile is sent away after 1 s, and not kept
+  waiting for 5 s, the default.
+
+NATS speaks MQTT 3.1.1 only. To survive a power cut of all nodes at once it needs `sync_interval: always` under
+`jetstream`, which is slower.
 
 The last line is JSON. Ends with status 1 if anything was lost, out of order, doubled or missing.
 """
@@ -23,6 +30,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -48,6 +56,8 @@ START_S = 30.0
 """Time that nodes get to find each other, and a device to begin."""
 DRAIN_S = 120.0
 """Time that the device gets to deliver everything once all nodes are there again."""
+ARRIVE_S = 30.0
+"""Time that events get from the cluster to the subscriber once the cluster has confirmed them all."""
 DEVICE_ID = "clustered"
 CLIENT_ID = f"microedge-{DEVICE_ID}"
 """As the device names itself to brokers."""
@@ -62,7 +72,13 @@ listen: "127.0.0.1:{clients}"
 http: "127.0.0.1:{monitor}"
 jetstream {{ store_dir: "{folder}/{name}" }}
 cluster {{ name: microedge, listen: "127.0.0.1:{peers}", routes: [{routes}] }}
-mqtt {{ listen: "127.0.0.1:{mqtt}", stream_replicas: {nodes}, js_api_timeout: "1s" }}
+mqtt {{
+  listen: "127.0.0.1:{mqtt}"
+  stream_replicas: {nodes}
+  max_ack_pending: 1
+  ack_wait: "2s"
+  js_api_timeout: "1s"
+}}
 accounts {{
   SYSTEM {{ users: [{{ user: system, password: system }}] }}
   EDGE {{ jetstream: enabled, users: [{{ user: edge, password: edge }}] }}
@@ -274,14 +290,19 @@ def run(folder: Path, *, events: int, killed: str, rate_hz: float, down_s: float
             problems.append(f"not everything was confirmed within {DRAIN_S:g} s: {device.state}")
         if status := device.stop():
             problems.append(f"the device ended with status {status}")
-        if not subscriber.collect():
-            problems.append("the subscriber did not get its own last message")
+        # What the subscriber had not confirmed comes again later than a message of its own would.
+        _came_true(lambda: _has_all(subscriber, device), ARRIVE_S)
         if subscriber.sessions_lost or subscriber.unreadable:
             problems.append(
                 f"the cluster forgot the subscriber {subscriber.sessions_lost} times, "
                 f"{len(subscriber.unreadable)} messages were no events"
             )
         return Outcome(judge(device.promises, list(subscriber.arrived)), killed, led, tuple(problems))
+
+
+def _has_all(subscriber: Subscriber, device: DeviceProcess) -> bool:
+    arrived = {arrival.id for arrival in list(subscriber.arrived)}
+    return all(promise.id in arrived for promise in device.promises)
 
 
 def wait_until(condition: Callable[[], bool], limit_s: float, what: str) -> None:
@@ -314,6 +335,8 @@ def main() -> int:
     parser.add_argument("--down", type=float, default=3.0, metavar="S", help="how long the node is away")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    # A SIGTERM must not leave servers behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     killed = random.Random(options.seed).choice(ROLES) if options.kill == "random" else options.kill
     folder = Path(tempfile.mkdtemp(prefix="microedge-cluster-"))
     try:

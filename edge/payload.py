@@ -16,6 +16,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from edge.acceptor import Check, acceptor
 from edge.emotions import table
 from edge.errors import PublishError
 from edge.out import Payload
@@ -66,7 +67,7 @@ class PayloadWriter:
         self._clock_synchronised = clock_synchronised
         self._model = {part: _tagged(digest) for part, digest in model_hashes.items()}
         # Compiled now, so that the first event does not hold up a frame.
-        _validator("microedge.event/1")
+        _acceptor("microedge.event/1")
 
     def write(self, event: Event, series: str, seq: int, replayed: bool = False) -> Payload:
         """Give the event as its schema describes it, numbered `seq` of `series` (`edge.out.outbox`).
@@ -208,6 +209,8 @@ def validate(payload: Payload) -> None:
         # NaN passes every comparison that a schema makes.
         if not math.isfinite(number):
             raise PublishError(f"{kind}: {path} = {number}: must be a finite number")
+    if _acceptor(kind)(payload):
+        return
     error = next(
         iter(sorted(_validator(kind).iter_errors(payload), key=lambda error: str(error.json_path))), None
     )
@@ -257,6 +260,12 @@ def _numbers(value: Any, path: str) -> Iterator[tuple[str, float]]:
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             yield from _numbers(inner, f"{path}[{index}]")
+
+
+@cache
+def _acceptor(kind: str) -> Check:
+    """Compile a quick check of the same schema once; what it does not accept may still be valid."""
+    return acceptor(_validator(kind).schema)
 
 
 @cache

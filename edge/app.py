@@ -141,7 +141,7 @@ class App:
         history = config.history if folder is not None else History(days=0)
         outbox = attempt(lambda: Outbox(folder, config.outbox, history), Outbox.close)
         base = device_topic(config.mqtt, config.device.id)
-        desk = CommandDesk(base, config.device.id)
+        desk = CommandDesk(base, config.device.id, discovery_prefix=config.mqtt.discovery_prefix)
         mqtt = None
         if config.mqtt.enabled and outbox is not None:
             mqtt = attempt(
@@ -175,10 +175,9 @@ class App:
             report=config.device.report, clock_synchronised=clock_is_synchronised,
         )  # fmt: skip
         self._control = Control(
-            desk, reader, outbox, answer=mqtt.answer if mqtt is not None else lambda _: None, leds=leds
-        )
-        writer.context = self._control.context
-        self._writer = writer
+            desk, reader, outbox, answer=mqtt.answer if mqtt is not None else lambda _: None,
+            tell=lambda context: setattr(writer, "context", context), leds=leds,
+        )  # fmt: skip
         later = [*sinks, *(sink for sink in (mqtt, self._journal) if sink is not None)]
         self._dispatcher = Dispatcher(writer, outbox, later, is_replay=self._is_replay)
         self._parts.callback(self._dispatcher.close, JOIN_S)
@@ -224,7 +223,6 @@ class App:
     def attend(self) -> None:
         """Carry out commands and show how the device is doing. To be called a few times a second."""
         self._control.attend()
-        self._writer.context = self._control.context
         if self._control.is_paused:
             # No frame comes that could say so.
             self._announce()

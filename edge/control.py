@@ -41,6 +41,7 @@ class Control:
         outbox: Outbox,
         *,
         answer: Callable[[Answer], None],
+        tell: Callable[[Mapping[str, Any]], None],
         leds: Leds | None = None,
     ) -> None:
         """Take the parts that commands act upon.
@@ -50,11 +51,13 @@ class Control:
             reader: is paused and resumed; was made with `paused=was_paused(outbox)`.
             outbox: is wiped, and keeps over a restart what commands have set.
             answer: publishes an answer and returns at once.
+            tell: told what events are to carry as their `context` from now on, before the command is answered.
             leds: show where the device is.
         """
         self._desk, self._reader, self._outbox, self._leds = desk, reader, outbox, leds
-        self._answer = answer
+        self._answer, self._tell_context = answer, tell
         self._context = _recalled_context(outbox)
+        tell(self._context)
         self._done: dict[str, Callable[[Command], Mapping[str, Any]]] = {
             "pause": self._pause,
             "resume": self._resume,
@@ -62,11 +65,6 @@ class Control:
             "context": self._tell,
             "wipe": self._wipe,
         }
-
-    @property
-    def context(self) -> Mapping[str, Any]:
-        """What events are to carry as their `context`. Never changed, only replaced; any thread may read it."""
-        return self._context
 
     @property
     def is_paused(self) -> bool:
@@ -137,6 +135,7 @@ class Control:
         if context == self._context:
             return False
         self._context = context
+        self._tell_context(context)
         self._outbox.remember(_CONTEXT, json.dumps(context) if context else "")
         # Not what it says: a log is read by more people than events are.
         log.info("context: %s", ", ".join(context) if context else "none")

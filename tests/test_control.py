@@ -4,7 +4,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,14 @@ class Device:
             paused=was_paused(self.outbox),
         )  # fmt: skip
         answer = self.answers.append if self.sink is None else self.sink.answer
-        self.control = Control(self.desk, self.reader, self.outbox, answer=answer, leds=self.leds)
+        self.context: Mapping[str, Any] = {"never": "told"}
+        self.control = Control(
+            self.desk, self.reader, self.outbox, answer=answer, tell=self._told, leds=self.leds
+        )
         self.reader.start()
+
+    def _told(self, context: Mapping[str, Any]) -> None:
+        self.context = context
 
     def ask(self, name: str, **fields: Any) -> Payload:
         """Send a command, have it carried out, and give the answer."""
@@ -217,18 +223,18 @@ def test_a_context_replaces_the_one_before_outlives_a_restart_and_fits_into_even
     start: Callable[..., Device], make_event: MakeEvent
 ) -> None:
     device = start()
-    assert device.control.context == {}
+    assert device.context == {}
     assert device.result("context", **CONTEXT) == {"changed": True}
     assert device.result("context", **CONTEXT) == {"changed": False}
-    assert keep_events(device.outbox, make_event, device.control.context, 1)[0]["context"] == CONTEXT
+    assert keep_events(device.outbox, make_event, device.context, 1)[0]["context"] == CONTEXT
     device = start()
-    assert device.control.context == CONTEXT
-    before = device.control.context
+    assert device.context == CONTEXT
+    before = device.context
     assert device.result("context", session=None, note="", tags=["left"]) == {"changed": True}
-    assert device.control.context == {"tags": ["left"]}
+    assert device.context == {"tags": ["left"]}
     assert before == CONTEXT  # who holds it keeps what it was
     assert device.result("context") == {"changed": True}
-    assert start().control.context == {}
+    assert start().context == {}
 
 
 @pytest.mark.parametrize(
@@ -237,7 +243,7 @@ def test_a_context_replaces_the_one_before_outlives_a_restart_and_fits_into_even
 def test_a_kept_context_that_is_damaged_is_none(start: Callable[..., Device], kept: str) -> None:
     device = start()
     device.outbox.remember("context", kept)
-    assert start().control.context == {}
+    assert start().context == {}
 
 
 def test_a_wipe_removes_events_and_context_counts_them_and_leaves_no_text_of_theirs(
@@ -245,16 +251,16 @@ def test_a_wipe_removes_events_and_context_counts_them_and_leaves_no_text_of_the
 ) -> None:
     device = start()
     device.result("context", session="geheime-sitzung")
-    keep_events(device.outbox, make_event, device.control.context, 5)
+    keep_events(device.outbox, make_event, device.context, 5)
     device.outbox.acknowledge(device.outbox.peek(0, 1)[0].position)
     device.outbox.flush()
     files = [path for path in tmp_path.iterdir() if path.is_file()]
     assert any(b"geheime-sitzung" in path.read_bytes() for path in files)
     assert device.result("wipe", confirm="lab-03") == {"events": 5, "undelivered": 4}
-    assert device.control.context == {}
+    assert device.context == {}
     assert not any(b"geheime-sitzung" in path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
     assert device.result("wipe", confirm="lab-03") == {"events": 0, "undelivered": 0}
-    assert start().control.context == {}
+    assert start().context == {}
 
 
 def test_identify_blinks_for_as_long_as_was_asked(start: Callable[..., Device], until: Until) -> None:
@@ -289,10 +295,10 @@ def test_waiting_commands_are_done_in_order_and_a_flood_of_them_ends(start: Call
     assert refusal.payload["error"]["code"] == "busy"
     device.control.attend()
     assert [answer.topic for answer in device.answers] == ["microedge/lab-03/response/context"] * CAPACITY
-    assert device.control.context == {"note": str(CAPACITY - 1)}
+    assert device.context == {"note": str(CAPACITY - 1)}
     flooded = Control(
         device.desk, device.reader, device.outbox,
-        answer=lambda _: assert_taken(device.desk.take(Received("resume", b"", False))),
+        answer=lambda _: assert_taken(device.desk.take(Received("resume", b"", False))), tell=lambda _: None,
     )  # fmt: skip
     device.desk.take(Received("resume", b"", False))
     flooded.attend()  # each answer brings another command, and yet it returns
@@ -394,7 +400,7 @@ def test_commands_are_done_and_answered_over_a_broker(
     assert not device.looks
     caller.send("context", json.dumps(CONTEXT).encode())
     assert caller.answer(device)[1]["ok"]
-    assert device.control.context == CONTEXT
+    assert device.context == CONTEXT
     for name, payload, code in (
         ("pause", b'{"id": "1"}', "repeated"), ("resume", b"\xff", "not_utf8"), ("resume", b"[", "not_json"),
         ("identify", b'{"seconds": 0}', "invalid"), ("reboot", b"", "unknown"), ("wipe", b" " * 9000, "oversized"),

@@ -35,7 +35,9 @@ SCHEMA = {name: validator_of(name) for name in COMMANDS}
 
 
 def a_desk(capacity: int = CAPACITY) -> CommandDesk:
-    return CommandDesk(BASE, "lab-03", clock_ns=lambda: NOW_NS, capacity=capacity)
+    return CommandDesk(
+        BASE, "lab-03", discovery_prefix="homeassistant", clock_ns=lambda: NOW_NS, capacity=capacity
+    )
 
 
 @pytest.fixture
@@ -305,6 +307,7 @@ def test_an_answer_goes_where_it_was_asked_for_with_its_correlation_data(
         "fleet/microedge/lab-04/event", "fleet/microedge/lab-04/response/pause", "fleet/microedge/",
         # RabbitMQ keeps topics as AMQP routing keys, in which levels are parted by dots.
         "fleet.microedge.lab-03.event", "fleet/microedge.lab-04/event", "fleet.microedge",
+        "homeassistant/device/lab-04/config", "homeassistant.device.lab-03.config",
         "a/+", "#", "a/#/b", "$SYS/broker", "$share/x/y", "x" * (TOPIC_LIMIT + 1), "é" * 129, "a\0b", "a\nb", "\ud800",
     ],
 )  # fmt: skip

@@ -95,6 +95,7 @@ class CommandDesk:
         base: str,
         device_id: str,
         *,
+        discovery_prefix: str = "",
         clock_ns: Callable[[], int] = time.time_ns,
         capacity: int = CAPACITY,
     ) -> None:
@@ -103,11 +104,13 @@ class CommandDesk:
         Args:
             base: start of the device's topics, `<mqtt.topic_prefix>/<device.id>`.
             device_id: as in `device.id`.
+            discovery_prefix: as `mqtt.discovery_prefix`; no answer goes below it.
             clock_ns: UTC, ns since 1970; decides on `expires` and dates the answers.
             capacity: commands that may wait.
         """
         self._base, self._device_id, self._clock_ns, self._capacity = base, device_id, clock_ns, capacity
         self._prefix = base.removesuffix(f"/{device_id}")
+        self._discovery_prefix = discovery_prefix
         self._lock = threading.Lock()
         self._waiting: deque[Command] = deque()
         self._ids: deque[str] = deque(maxlen=REMEMBERED_IDS)
@@ -217,16 +220,15 @@ class CommandDesk:
         # A surrogate that stands alone is no UTF-8; it is found to be unprintable below.
         if (length := len(topic.encode("utf-8", "surrogatepass"))) > TOPIC_LIMIT:
             return f"has {length} bytes, limit is {TOPIC_LIMIT}"
-        if not topic.isprintable() or "+" in topic or "#" in topic:
-            return "must be printable text without + and #"
-        if topic.startswith("$"):
-            return "must not begin with $"
-        levels, prefix = topic.replace(".", "/"), self._prefix.replace(".", "/")
+        if not topic.isprintable() or "+" in topic or "#" in topic or topic.startswith("$"):
+            return "must be printable text without + and #, and not begin with $"
         answers = f"{self._base}/response/"
-        if (levels == prefix or levels.startswith(f"{prefix}/")) and not topic.startswith(answers):
+        if _is_below(topic, self._prefix) and not topic.startswith(answers):
             return (
                 f"is among the devices' own topics, of which only those below {quoted(answers)} may be used"
             )
+        if self._discovery_prefix and _is_below(topic, self._discovery_prefix):
+            return "is where devices are discovered, and an answer is no device"
         return ""
 
     def _failure(self, received: Received, command_id: str, code: Code, message: str) -> Answer:
@@ -256,3 +258,9 @@ class CommandDesk:
         # Part of it would be no use: it tells the sender's requests apart.
         correlation = received.correlation if len(received.correlation) <= CORRELATION_LIMIT else b""
         return Answer(topic, payload, correlation)
+
+
+def _is_below(topic: str, prefix: str) -> bool:
+    """Tell whether a topic is `prefix` or lies below it, dots taken for slashes."""
+    levels, start = topic.replace(".", "/"), prefix.replace(".", "/")
+    return levels == start or levels.startswith(f"{start}/")

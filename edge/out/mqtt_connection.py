@@ -23,6 +23,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge.out import Payload
 from edge.out.board import Board
@@ -324,12 +325,20 @@ class Connection:
         self._greeted = True
         self._limit = min(self._limit, getattr(properties, "ReceiveMaximum", self._limit))
         self._live_above = self._outbox.last_position
-        topics = [self._topic("availability")]
-        if self._desk is not None:
-            topics.append(self._topic("command/+"))
-        if self._access.check_echo:
-            topics.append(self._topic("event"))
-        client.subscribe([(topic, 1) for topic in topics])
+        names = ["availability"]
+        names += ["command/+"] if self._desk is not None else []
+        names += ["event"] if self._access.check_echo else []
+        if not self._is_five:
+            client.subscribe([(self._topic(name), 1) for name in names])
+            return
+        # MQTT 5 can keep the mark of a command that is retained while this connection stands: it is refused now, and
+        # not only when the next connection finds it.
+        client.subscribe(
+            [
+                (self._topic(name), SubscribeOptions(qos=1, retainAsPublished=name.startswith("command")))
+                for name in names
+            ]
+        )
 
     def _handle_subscribed(
         self, client: paho.Client, userdata: Any, mid: int, reasons: Any, properties: Any

@@ -33,8 +33,8 @@ def test_trouble_comes_in_order_one_at_a_time_in_each_lane_and_of_every_kind() -
         assert all(0 <= fault.at_s < 5.0 for fault in faults)
         kinds |= {fault.kind for fault in faults}
     assert kinds == {
-        "broker restart", "cut", "cut within a message", "stall", "swallowed answers", "kill", "kill in a burst",
-        "kill at start", "stop", "disk full",
+        "broker restart", "broker frozen", "cut", "cut within a message", "half-open", "stall", "swallowed answers",
+        "kill", "kill in a burst", "kill at start", "stop", "frozen", "disk full",
     }  # fmt: skip
 
 

@@ -176,6 +176,8 @@ class Echo:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.received = bytearray()
+        self.ended = 0
+        """Connections that are over."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -196,7 +198,8 @@ class Echo:
                     self.received += data
                     connection.sendall(data)
             except OSError:
-                return
+                pass
+        self.ended += 1
 
 
 @pytest.fixture
@@ -259,6 +262,20 @@ def test_a_cut_resets_both_sides_and_the_next_connection_works(relay: Relay) -> 
     with connected(relay) as connection:
         assert exchange(connection, b"again") == b"again"
     assert (relay.accepted, relay.cuts) == (2, 1)
+
+
+def test_an_abandoned_connection_is_gone_for_the_device_and_there_for_the_broker(
+    relay: Relay, echo: Echo
+) -> None:
+    with connected(relay) as connection:
+        exchange(connection, b"hello")
+        relay.abandon()
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
+    with connected(relay) as connection:
+        assert exchange(connection, b"again") == b"again"
+    assert echo.ended == 0
+    relay.cut()
 
 
 def test_a_refusing_relay_resets_new_connections_only_until_it_heals(relay: Relay) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import getpass
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -100,6 +101,11 @@ class Broker:
         time.sleep(down_s)
         self.start()
         self.restarts += 1
+
+    def freeze(self, is_frozen: bool) -> None:
+        """Stop it from doing anything while its connections stay, or let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP if is_frozen else signal.SIGCONT)
 
     def __enter__(self) -> "Broker":
         self.start()

@@ -84,6 +84,10 @@ class DeviceProcess:
             self._process.stdin.write(f"{command}\n".encode())
             self._process.stdin.flush()
 
+    def freeze(self, is_frozen: bool) -> None:
+        """Stop it from doing anything, as a machine under load or a slow card would, or let it go on."""
+        self._process.send_signal(signal.SIGSTOP if is_frozen else signal.SIGCONT)
+
     def kill(self) -> None:
         """End it as a power cut would, as far as a process can; returns once all it had said is read."""
         self.is_killed = True
@@ -132,6 +136,8 @@ class DeviceProcess:
         elif kind == "end":
             self.end = said
         else:
+            # What it said of itself before it was quiet does not tell that all is delivered.
+            self.state = None if kind == "quiet" else self.state
             {"begun": self.is_begun, "open": self.is_open, "quiet": self.is_quiet}[kind].set()
 
     def _raise_to_durable(self, number: int) -> None:

@@ -46,17 +46,18 @@ def schedule(seed: int, seconds: float) -> list[Fault]:
 
 
 def _broker(chance: random.Random, lane: str, at_s: float) -> Fault:
-    return Fault(at_s, lane, "broker restart", _between(chance, 0.2, 2.0))
+    kind = chance.choice(("broker restart", "broker restart", "broker frozen"))
+    return Fault(at_s, lane, kind, _between(chance, 0.2, 2.0))
 
 
 def _network(chance: random.Random, lane: str, at_s: float) -> Fault:
-    kind = chance.choice(("cut", "cut within a message", "stall", "swallowed answers"))
+    kind = chance.choice(("cut", "cut within a message", "half-open", "stall", "swallowed answers"))
     size = chance.randrange(1, 6000) if kind == "cut within a message" else 0
     return Fault(at_s, lane, kind, _between(chance, 0.0, 1.2), size)
 
 
 def _process(chance: random.Random, lane: str, at_s: float) -> Fault:
-    kind = chance.choice(("kill", "kill", "kill in a burst", "kill at start", "stop"))
+    kind = chance.choice(("kill", "kill", "kill in a burst", "kill at start", "stop", "frozen"))
     pause_s = chance.choice((0.0, _between(chance, 0.0, 0.5)))
     if kind == "kill in a burst":
         return Fault(

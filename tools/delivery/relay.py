@@ -1,4 +1,4 @@
-"""The network between a device and its broker: a TCP relay that can refuse, cut, stall, swallow answers, and heal.
+"""The network between a device and its broker: a TCP relay that refuses, cuts, abandons, stalls, swallows, and heals.
 
 A network loses no bytes within a connection, so a connection whose answers were swallowed can only end: `heal` cuts
 it, as a router that has forgotten it would.
@@ -53,6 +53,10 @@ class Relay:
         """Cut, and refuse from then on, once `size` more bytes have gone to the broker: mostly within a message."""
         self._call(lambda: setattr(self, "bytes_left", size))
 
+    def abandon(self) -> None:
+        """Reset the device's side only: the broker goes on believing in connections that nobody holds."""
+        self._call(self._abandon)
+
     def stall(self) -> None:
         """Pass nothing any more, in neither direction; new connections are accepted, and nothing follows."""
         self._call(self._stall)
@@ -86,6 +90,11 @@ class Relay:
             self.cuts += 1
             pair.reset()
 
+    def _abandon(self) -> None:
+        for pair in tuple(self.pairs):
+            self.cuts += 1
+            pair.abandon()
+
     def _stall(self) -> None:
         self.is_stalled = True
         for pair in self.pairs:
@@ -95,7 +104,7 @@ class Relay:
         self.is_refusing = self.is_stalled = self.is_deaf = False
         self.bytes_left = None
         for pair in tuple(self.pairs):
-            if pair.has_swallowed:
+            if pair.has_swallowed and not pair.is_abandoned:
                 self.cuts += 1
                 pair.reset()
             else:
@@ -120,7 +129,7 @@ class _Pair:
     def __init__(self, relay: Relay) -> None:
         self.relay = relay
         self.near, self.far = _End(self, is_near=True), _End(self, is_near=False)
-        self.has_swallowed = False
+        self.has_swallowed = self.is_abandoned = False
         self._connecting: asyncio.Task[None] | None = None
 
     def accept(self) -> None:
@@ -155,7 +164,7 @@ class _Pair:
         if not source.is_near:
             if relay.is_deaf:
                 self.has_swallowed = True
-            else:
+            elif not self.is_abandoned:
                 self.near.send(data)
             return
         if relay.bytes_left is not None:
@@ -175,8 +184,14 @@ class _Pair:
             self.near.resume()
             self.far.resume()
 
-    def ended(self) -> None:
-        """One end was closed in good order or broken by its peer: so is the other."""
+    def abandon(self) -> None:
+        self.is_abandoned = True
+        self.near.reset()
+
+    def ended(self, source: "_End") -> None:
+        """One end was closed in good order or broken by its peer: so is the other, unless it was abandoned."""
+        if source.is_near and self.is_abandoned:
+            return
         self.relay.pairs.discard(self)
         self.near.close()
         self.far.close()
@@ -209,7 +224,7 @@ class _End(asyncio.Protocol):
         self._pair.passed(self, data)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._pair.ended()
+        self._pair.ended(self)
 
     def pause_writing(self) -> None:
         self._other.pause()

@@ -53,10 +53,13 @@ class Subscriber:
         self.sessions_lost = 0
         """Times that the broker had forgotten the session: what was sent meanwhile is lost by the broker."""
         self.connections = 0
+        self.availability: dict[str, str] = {}
+        """What each device's `availability` said last."""
         self._heard = heard
         self._five = protocol == "5"
         name = uuid.uuid4().hex
-        self._filters = [f"{topic_prefix}/+/event", f"{topic_prefix}/subscriber-{name}/mark"]
+        self._mark = f"{topic_prefix}/subscriber-{name}/mark"
+        self._filters = [f"{topic_prefix}/+/event", f"{topic_prefix}/+/availability", self._mark]
         self._marks: dict[bytes, threading.Event] = {}
         self._subscribed = threading.Event()
         self._closing = False
@@ -82,7 +85,7 @@ class Subscriber:
         """
         mark, seen = uuid.uuid4().hex.encode(), threading.Event()
         self._marks[mark] = seen
-        self._client.publish(self._filters[1], mark, qos=1)
+        self._client.publish(self._mark, mark, qos=1)
         return seen.wait(timeout_s)
 
     def close(self) -> None:
@@ -129,11 +132,15 @@ class Subscriber:
 
     def _handle_message(self, client: paho.Client, userdata: object, message: paho.MQTTMessage) -> None:
         at_ns, payload = time.time_ns(), bytes(message.payload)
-        if message.topic == self._filters[1]:
+        if message.topic == self._mark:
             if (mark := self._marks.get(payload)) is not None:
                 mark.set()
             return
+        *_, device_id, name = message.topic.split("/")
         try:
+            if name == "availability":
+                self.availability[device_id] = str(json.loads(payload)["state"])
+                return
             arrival = read(payload, at_ns)
         except (ValueError, KeyError, TypeError):
             self.unreadable.append(payload)

@@ -84,6 +84,7 @@ class Trial:
         self._lives: list[DeviceProcess] = []
         self._counts: Counter[str] = Counter()
         self._problems: list[str] = []
+        self._availability_seen: list[str | None] = []
         self._over = threading.Event()
         self._has_full_disk = any(fault.lane == "disk" for fault in self.faults)
         self._folder = Path()
@@ -114,9 +115,10 @@ class Trial:
             subscriber = parts.enter_context(Subscriber(self._broker.port))
             parts.callback(self._kill_survivor)
             self._suffer()
-            drain_s = self._recover()
+            drain_s = self._recover(subscriber)
             if not subscriber.collect():
                 self._problems.append("the subscriber did not get its own last message")
+            self._availability_seen.append(subscriber.availability.get(DEVICE_ID))
             if subscriber.sessions_lost or subscriber.unreadable:
                 self._problems.append(
                     f"the broker forgot the subscriber {subscriber.sessions_lost} times, "
@@ -126,6 +128,8 @@ class Trial:
 
     def _judge(self, arrived: Sequence[Arrival], drain_s: float) -> Outcome:
         promised = [promise for life in self._lives for promise in life.promises]
+        if self._availability_seen != ["online", "offline"]:
+            self._problems.append(f"availability at the end and after it: {self._availability_seen}")
         verdict = judge(promised, arrived, {life.life for life in self._lives[:-1]})
         if verdict.promised < LAST_BURST:
             self._problems.append(f"the devices promised only {verdict.promised} events")
@@ -161,7 +165,7 @@ class Trial:
 
     def _work_off(self, lane: Sequence[Fault], began_s: float) -> None:
         kinds: dict[str, Callable[[Fault], None]] = {
-            "broker": self._restart_broker, "network": self._break_network, "process": self._end_process,
+            "broker": self._end_broker, "network": self._break_network, "process": self._end_process,
             "disk": self._fill_disk,
         }  # fmt: skip
         for fault in lane:
@@ -172,8 +176,13 @@ class Trial:
             kinds[fault.lane](fault)
             self._counts[fault.kind] += 1
 
-    def _restart_broker(self, fault: Fault) -> None:
-        self._broker.restart(fault.lasts_s)
+    def _end_broker(self, fault: Fault) -> None:
+        if fault.kind == "broker restart":
+            self._broker.restart(fault.lasts_s)
+            return
+        self._broker.freeze(True)
+        self._over.wait(fault.lasts_s)
+        self._broker.freeze(False)
 
     def _break_network(self, fault: Fault) -> None:
         if fault.kind == "cut":
@@ -181,6 +190,8 @@ class Trial:
             self._relay.cut()
         elif fault.kind == "cut within a message":
             self._relay.cut_after(fault.amount)
+        elif fault.kind == "half-open":
+            self._relay.abandon()
         elif fault.kind == "stall":
             self._relay.stall()
         else:
@@ -198,6 +209,11 @@ class Trial:
             self._problems.append(f"{self._device.life} ended by itself before {fault}")
         # Not at the start: that is a kind of its own, and else a busy machine would see nothing but starts.
         self._device.is_open.wait(OPEN_S)
+        if fault.kind == "frozen":
+            self._device.freeze(True)
+            self._over.wait(fault.lasts_s)
+            self._device.freeze(False)
+            return
         if fault.kind == "stop":
             self._stop()
         else:
@@ -240,7 +256,7 @@ class Trial:
             self._problems.append(f"{self._device.life} ended with status {status}")
         self._counts["stops"] += 1
 
-    def _recover(self) -> float:
+    def _recover(self, subscriber: Subscriber) -> float:
         """Put everything right, let the device deliver, and stop it; give how long delivering took, s."""
         self._relay.heal()
         self._disk.free()
@@ -255,6 +271,10 @@ class Trial:
             self._problems.append(
                 f"{device.life} had not delivered everything {drain_s:.0f} s later: {device.state}"
             )
+        # A broker that keeps a dead connection publishes its will late, and the device has to put that right.
+        while subscriber.availability.get(DEVICE_ID) != "online" and time.monotonic() - began_s < DRAIN_S:
+            time.sleep(_LOOK_S)
+        self._availability_seen.append(subscriber.availability.get(DEVICE_ID))
         self._stop()
         if device.end is None or any(device.end.values()):
             self._problems.append(f"{device.life} ended with {device.end}")

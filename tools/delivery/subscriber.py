@@ -63,7 +63,8 @@ class Subscriber:
         self._marks: dict[bytes, threading.Event] = {}
         self._subscribed = threading.Event()
         self._closing = False
-        self._client = self._make_client(f"subscriber-{name}")
+        self.client_id = f"subscriber-{name}"
+        self._client = self._make_client(self.client_id)
         self._reach: dict[str, Any] = {"host": host, "keepalive": 20}
         if self._five:
             lasting = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -109,7 +110,7 @@ class Subscriber:
         )
         client.reconnect_delay_set(*RETRY_S)  # type: ignore[arg-type]  # fractions of a second work as well
         client.on_connect = self._handle_connect
-        client.on_subscribe = lambda *_: self._subscribed.set()
+        client.on_subscribe = self._handle_subscribed
         client.on_message = self._handle_message
         return client
 
@@ -129,6 +130,16 @@ class Subscriber:
             return
         self.sessions_lost += self._subscribed.is_set()
         client.subscribe([(topic, 1) for topic in self._filters])
+
+    def _handle_subscribed(
+        self, client: paho.Client, userdata: object, mid: int, reasons: Sequence[ReasonCode],
+        properties: Properties | None,
+    ) -> None:  # fmt: skip
+        if any(reason.is_failure for reason in reasons):
+            # A cluster under load says so for a while.
+            client.subscribe([(topic, 1) for topic in self._filters])
+        else:
+            self._subscribed.set()
 
     def _handle_message(self, client: paho.Client, userdata: object, message: paho.MQTTMessage) -> None:
         at_ns, payload = time.time_ns(), bytes(message.payload)

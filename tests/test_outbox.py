@@ -19,7 +19,8 @@ from edge.config import History, load
 from edge.config import Outbox as Settings
 from edge.errors import PublishError
 from edge.out import Payload
-from edge.out.outbox import FLUSH_AFTER, RETRY_S, TIDY_S, Counts, Loss, Outbox
+from edge.out.ledger import Loss
+from edge.out.outbox import FLUSH_AFTER, RETRY_S, TIDY_S, Counts, Outbox
 from edge.out.store import FILE, KEPT_ASIDE, set_aside_files, state_folder
 from tools.delivery.disk import Disk, PlainDisk, make_disk
 
@@ -110,12 +111,12 @@ def test_what_cannot_be_read_for_a_moment_is_not_passed_over(shelf: Shelf) -> No
     outbox = shelf.outbox()
     outbox.append(payloads(2))
     generation = outbox.generation
-    assert outbox._database is not None
+    assert outbox._ledger is not None
     # SQLite gives up each statement, as it would for a card that answers with an error now and then.
-    outbox._database.set_progress_handler(lambda: 1, 1)
+    outbox._ledger.database.set_progress_handler(lambda: 1, 1)
     outbox.append(payloads(1, start=2))
     assert waiting(outbox) == names(2)
-    outbox._database.set_progress_handler(None, 1)
+    outbox._ledger.database.set_progress_handler(None, 1)
     assert outbox.generation > generation
     assert waiting(outbox) == names(0, 1, 2)
 

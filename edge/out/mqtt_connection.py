@@ -30,7 +30,8 @@ from edge.out.board import Board
 from edge.out.commands import CommandDesk, Received
 from edge.out.credentials import BrokerAddress
 from edge.out.diagnosis import why_no_answer, why_no_connection, why_refused
-from edge.out.outbox import Entry, Outbox
+from edge.out.ledger import Entry
+from edge.out.outbox import Outbox
 from edge.payload import encode
 
 UNCONFIRMED_LIMIT = 10

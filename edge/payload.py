@@ -8,15 +8,14 @@ import hashlib
 import json
 import math
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema_rs import Draft202012Validator
 
-from edge.acceptor import Check, acceptor
 from edge.emotions import table
 from edge.errors import PublishError
 from edge.out import Payload
@@ -67,7 +66,7 @@ class PayloadWriter:
         self._clock_synchronised = clock_synchronised
         self._model = {part: _tagged(digest) for part, digest in model_hashes.items()}
         # Compiled now, so that the first event does not hold up a frame.
-        _acceptor("microedge.event/1")
+        _validator("microedge.event/1")
 
     def write(self, event: Event, series: str, seq: int, replayed: bool = False) -> Payload:
         """Give the event as its schema describes it, numbered `seq` of `series` (`edge.out.outbox`).
@@ -209,13 +208,14 @@ def validate(payload: Payload) -> None:
         # NaN passes every comparison that a schema makes.
         if not math.isfinite(number):
             raise PublishError(f"{kind}: {path} = {number}: must be a finite number")
-    if _acceptor(kind)(payload):
-        return
-    error = next(
-        iter(sorted(_validator(kind).iter_errors(payload), key=lambda error: str(error.json_path))), None
-    )
-    if error is not None:
-        raise PublishError(f"{kind}: {error.json_path.removeprefix('$.')}: {error.message}")
+    try:
+        errors = sorted(
+            (_path(error.instance_path), error.message) for error in _validator(kind).iter_errors(payload)
+        )
+    except ValueError as error:
+        raise PublishError(f"{kind}: holds what JSON cannot: {error}") from error
+    for path, message in errors[:1]:
+        raise PublishError(f"{kind}: {path}: {message}" if path else f"{kind}: {message}")
 
 
 def utc(time_ns: int) -> str:
@@ -263,18 +263,15 @@ def _numbers(value: Any, path: str) -> Iterator[tuple[str, float]]:
 
 
 @cache
-def _acceptor(kind: str) -> Check:
-    """Compile a quick check of the same schema once; what it does not accept may still be valid."""
-    return acceptor(_validator(kind).schema)
-
-
-@cache
 def _validator(kind: str) -> Draft202012Validator:
     """Compile the schema `microedge.<name>/<version>` once."""
     name = kind.removeprefix("microedge.").replace("/", "-")
     known = resources.files("edge") / "schemas"
     if f"{name}.json" not in {file.name for file in known.iterdir()}:
         raise PublishError(f"schema = {kind}: is not one of those in edge/schemas")
-    schema = json.loads((known / f"{name}.json").read_text(encoding="utf-8"))
-    Draft202012Validator.check_schema(schema)
-    return Draft202012Validator(schema)
+    return Draft202012Validator(json.loads((known / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def _path(steps: Sequence[str | int]) -> str:
+    """Give the way to a value: `quality.face_px`, `action_units[0].side`."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")

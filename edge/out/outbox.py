@@ -44,6 +44,8 @@ RETRY_S = 5.0
 """Time between two attempts to open a file that could not be opened."""
 FLUSH_AFTER = 64
 """Confirmations that are written together. Those that a power cut takes along are sent again, with the same id."""
+CONFIRMED_S = 10.0
+"""Longest time that a confirmation stays unwritten, if no event takes it along: half of all writes are saved so."""
 TIDY_S = 3600.0
 """Time between two looks at what is too old."""
 
@@ -104,7 +106,7 @@ class Outbox:
         """The tables of the open file."""
         self._inode = 0
         self._is_closed = False
-        self._tried_s = self._tidied_s = float("-inf")
+        self._tried_s = self._written_s = self._tidied_s = float("-inf")
         self.problem = ""
         """Why events are kept in memory only; empty while they are on disk."""
         self.set_aside = ""
@@ -177,7 +179,9 @@ class Outbox:
     def flush(self) -> None:
         """Write what is due: confirmations, what could not be written before, what has become too old."""
         with self._lock:
-            is_due = self._acknowledged or self._held or self._unwritten_losses or self._unwritten_facts
+            is_old = self._clock_s() - self._written_s >= CONFIRMED_S
+            is_due = self._held or self._unwritten_losses or self._unwritten_facts
+            is_due = is_due or (self._acknowledged and is_old)
             # Looked at again even if all that was held has arrived: else it would be shown until the next event.
             if is_due or self.problem or self._is_tidying_due():
                 self._commit()
@@ -251,7 +255,7 @@ class Outbox:
         with self._lock:
             if self._is_closed:
                 return
-            self.flush()
+            self._commit()
             self._final, self._is_closed = self.counts(), True
             if self._held:
                 log.warning(
@@ -288,8 +292,9 @@ class Outbox:
                     continue
                 self._note(reason(error))
                 return None
+            self._written_s = self._clock_s()
             if is_tidying:
-                self._tidied_s = self._clock_s()
+                self._tidied_s = self._written_s
             self._next_seq, self._next_position, self._stray = next_seq, next_position, ("", 1)
             self._given -= change.dropped
             for written in (self._acknowledged, self._held, self._unwritten_facts, self._unwritten_losses):

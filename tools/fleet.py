@@ -32,7 +32,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ CONNECT_S = 120.0
 """Time for all devices to connect."""
 DRAIN_S = 60.0
 """Time for what is on its way after the last event."""
+BEHIND_S = 1200.0
+"""Time that a machine which is too slow for the plan may fall behind before it is given up."""
 SHOW_S = 10.0
 _STACK_BYTES = 1 << 19
 """Of a thread: a device has two, and the usual 8 MB of address space each are many."""
@@ -202,8 +204,8 @@ def run(plan: Plan, processes: int, broker: Broker | None) -> dict[str, Any]:
         begin_s = time.monotonic() + 1.0
         for player in players:
             player.send(begin_s)
-        _show(ledger, begin_s, plan)
-        played = [_answer(player, DRAIN_S + 120.0) for player in players]
+        _show(ledger, begin_s, plan, players)
+        played = [_answer(player, 1.0) for player in players]
         watcher.send({})
         seen = _answer(watcher, DRAIN_S + 30.0)
     for problem in {problem for each in played for problem in each["problems"]}:
@@ -260,14 +262,14 @@ def is_clean(result: dict[str, Any]) -> bool:
     return result["published"] == result["planned"] and not any(result[fault] for fault in faults)
 
 
-def _show(ledger: Ledger, begin_s: float, plan: Plan) -> None:
-    """Print how far it is, until the last event's time."""
-    while (left_s := begin_s + plan.seconds - time.monotonic()) > 0:
-        time.sleep(min(SHOW_S, left_s))
+def _show(ledger: Ledger, begin_s: float, plan: Plan, players: list[Connection]) -> None:
+    """Print how far it is until every process has said what came of it, or far too late."""
+    deadline_s = begin_s + plan.seconds + BEHIND_S
+    while (silent := [player for player in players if not player.poll()]) and time.monotonic() < deadline_s:
+        wait(silent, SHOW_S)
         kept = int((ledger.places["promised_ns"] > 0).sum())
         arrived = int((ledger.places["arrived_ns"] > 0).sum())
-        now_s = max(0.0, time.monotonic() - begin_s)
-        print(f"{now_s:6.1f} s  {kept} events kept, {arrived} arrived", flush=True)
+        print(f"{time.monotonic() - begin_s:6.1f} s  {kept} events kept, {arrived} arrived", flush=True)
 
 
 @contextlib.contextmanager

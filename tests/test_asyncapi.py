@@ -24,7 +24,7 @@ from edge.out import Payload
 from edge.out.commands import CORRELATION_LIMIT, TOPIC_LIMIT, CommandDesk, command_topics
 from edge.out.discovery import discovery_payload
 from edge.out.mqtt import MqttSink, device_topic
-from edge.out.mqtt_connection import INCOMING_LIMIT
+from edge.out.mqtt_client import INCOMING_LIMIT
 from edge.out.outbox import Outbox
 from edge.payload import PayloadWriter, health_payload, info_payload
 from edge.records import Event

@@ -370,7 +370,7 @@ def test_an_event_that_the_broker_refuses_or_drops_in_silence_waits_until_it_is_
     protocol: str, rules: str, why: str, own_broker: Broker, tmp_path: Path, bench: Bench,
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("edge.out.mqtt_connection.ECHO_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("edge.out.echo.TIMEOUT_S", 0.1)
     caplog.set_level(logging.WARNING)
     own_broker.start(access(tmp_path, rules, bench.prefix))
     out = bench.device(own_broker.port, protocol=protocol)
@@ -383,6 +383,7 @@ def test_an_event_that_the_broker_refuses_or_drops_in_silence_waits_until_it_is_
         bench.until(lambda seen=session: out.sink._session > seen, "another attempt")
     assert caplog.text.count(out.problem) == 1
     assert out.counts() == Counts(waiting=3, confirmed=0, lost=0)
+    monkeypatch.undo()  # a busy machine may take longer
     own_broker.stop()
     own_broker.start(access(tmp_path, ALLOW, bench.prefix))
     subscriber = bench.subscribe(own_broker.port, protocol)

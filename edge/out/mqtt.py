@@ -24,7 +24,8 @@ from edge.out import Payload
 from edge.out.board import Board
 from edge.out.commands import Answer, CommandDesk
 from edge.out.credentials import BrokerAddress, password, tls_context, where
-from edge.out.mqtt_connection import CLOSE_TIMEOUT_S, INCOMING_LIMIT, Access, Connection
+from edge.out.mqtt_client import INCOMING_LIMIT, Access
+from edge.out.mqtt_connection import CLOSE_TIMEOUT_S, Connection
 from edge.out.outbox import Outbox
 from edge.payload import encode
 from edge.records import Event
@@ -82,8 +83,7 @@ class MqttSink:
             password=password(config),
             tls=tls_context(config),
             has_certificate=bool(config.certificate_file),
-            transport=config.transport,
-            websocket_path=config.websocket_path,
+            websocket_path=config.websocket_path if config.transport == "websockets" else "",
             check_echo=config.check_echo,
             expire_s=expire_h * 3600,
         )

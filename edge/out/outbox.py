@@ -180,10 +180,10 @@ class Outbox:
         """Write what is due: confirmations, what could not be written before, what has become too old."""
         with self._lock:
             is_old = self._clock_s() - self._written_s >= CONFIRMED_S
-            is_due = self._held or self._unwritten_losses or self._unwritten_facts
-            is_due = is_due or (self._acknowledged and is_old)
-            # Looked at again even if all that was held has arrived: else it would be shown until the next event.
-            if is_due or self.problem or self._is_tidying_due():
+            is_due = bool(self._held or self._unwritten_losses or self._unwritten_facts)
+            # A problem is looked at again even if all that was held has arrived: else it would be shown until the next
+            # event.
+            if is_due or (self._acknowledged and is_old) or self.problem or self._is_tidying_due():
                 self._commit()
 
     def counts(self) -> Counts:

@@ -197,14 +197,14 @@ class Health:
         commands = self._desk.counts()
         return {
             "reasons": [reason[:300] for reason in reasons][:20] or None,
-            "frame_rate_hz": _known(numbers.frame_rate_hz, 1),
+            "frame_rate_hz": None if report.is_paused else _known(numbers.frame_rate_hz, 1),
             "frames": numbers.frames,
             "frames_dropped": max(0, numbers.dropped - report.frames_skipped),
             "frames_out_of_order": numbers.out_of_order,
             "clock_steps": numbers.clock_steps,
             "assessable_share": assessable_share(numbers),
             "shortest_assessable_ms": _known(numbers.shortest_event_ms, 1),
-            "face": report.face,
+            "face": report.face and not report.is_paused,
             "other_faces": numbers.others,
             "events": numbers.events,
             "not_assessable_s": {

@@ -56,9 +56,9 @@ class Bench:
             clock_s=lambda: self.now_s, clock_ns=lambda: 1_795_000_000_000_000_000,
         )  # fmt: skip
 
-    def show(self, statistics: Statistics, after_s: float = 1.5) -> None:
+    def show(self, statistics: Statistics, after_s: float = 1.5, is_paused: bool = False) -> None:
         self.now_s += after_s
-        self._health.show(Report(statistics, True, True, False, CPU, lambda: STAGES, 0, 0, "", "", 0, "", ()))
+        self._health.show(Report(statistics, True, True, is_paused, CPU, lambda: STAGES, 0, 0, "", "", 0, "", ()))
 
     @property
     def last(self) -> Payload:
@@ -136,3 +136,12 @@ def test_a_disk_or_broker_that_fails_degrades_the_device_and_says_why(bench: Ben
     bench.outbox.problem = bench.outlet.problem = ""
     bench.show(STATISTICS)
     assert bench.last["state"] == "running"
+
+
+def test_a_paused_device_sees_no_face_and_has_no_frame_rate(bench: Bench) -> None:
+    bench.show(STATISTICS)
+    assert (bench.last["face"], bench.last["frame_rate_hz"]) == (True, 200.0)
+    bench.show(STATISTICS, is_paused=True)
+    assert bench.last["state"] == "paused"
+    assert bench.last["face"] is False
+    assert "frame_rate_hz" not in bench.last

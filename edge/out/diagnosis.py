@@ -17,11 +17,11 @@ def why_no_connection(error: Exception, *, tls: bool, websocket_path: str) -> st
     if isinstance(error, ssl.SSLCertVerificationError):
         found = error.verify_message.rstrip(".")
         return f"the broker's certificate is not accepted: {found}{_advice(error.verify_code)}"
-    reason = str(error) or type(error).__name__
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if isinstance(error, TimeoutError):
         return "nothing answers there in time"
     if isinstance(error, ConnectionRefusedError):
-        return reason
+        return "nothing listens there"
     if tls and isinstance(error, ssl.SSLError | ConnectionResetError | BrokenPipeError):
         return "no encrypted connection could be made: does the broker speak TLS at this mqtt.port?"
     if websocket_path and isinstance(error, ValueError | ConnectionError):

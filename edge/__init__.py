@@ -1,9 +1,9 @@
-"""microedge: frames -> face -> motion -> spot -> event -> out.
+"""microedge: frames -> face -> motion -> spot -> event -> store -> out.
 
 A camera frame becomes an aligned crop of the followed face (`face`), the crop becomes regional motion with
 head motion removed (`motion`), the motion becomes candidate intervals (`spot`), those that pass the gates
-become events (`event`), and events leave over MQTT, LEDs and JSON lines (`out`). `pipeline` is that path in
-order, without I/O of its own; `app` puts the parts together.
+become events (`event`), events are kept on disk (`store`) and leave over MQTT, LEDs and JSON lines (`out`).
+`pipeline` is that path up to the event, without I/O of its own; `app` puts the parts together.
 """
 
 import os

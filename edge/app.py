@@ -29,17 +29,17 @@ from edge.frames import FrameSource
 from edge.health import Health, Report
 from edge.inference.models import Models, load_models
 from edge.out import EventSink
-from edge.out.commands import CommandDesk, command_topics
-from edge.out.discovery import discovery_payload
 from edge.out.journal import Journal
 from edge.out.leds import Leds
-from edge.out.mqtt import MqttSink, device_topic
-from edge.out.outbox import Outbox
+from edge.out.mqtt.commands import CommandDesk, command_topics
+from edge.out.mqtt.discovery import discovery_payload
+from edge.out.mqtt.sink import MqttSink, device_topic
 from edge.out.systemd import Notifier, Watchdog
 from edge.payload import PayloadWriter, info_payload
 from edge.pipeline import Pipeline, Statistics
 from edge.records import Event
 from edge.stages import Spread, Stage
+from edge.store.outbox import Outbox
 
 log = logging.getLogger(__name__)
 

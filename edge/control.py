@@ -1,4 +1,4 @@
-"""Carries out the commands that were accepted (`edge.out.commands`), in the main thread, and has them answered.
+"""Carries out the commands that were accepted (`edge.out.mqtt.commands`), in the main thread, and has them answered.
 
 What a command has set outlives a restart: it is kept beside the events, because a device that a person has paused
 must not look again only because the power failed.
@@ -11,10 +11,10 @@ from typing import Any
 
 from edge.errors import EdgeError
 from edge.feed import Reader
-from edge.out.command_fields import RefusedError, check, parse
-from edge.out.commands import CAPACITY, Answer, Command, CommandDesk
 from edge.out.leds import Leds
-from edge.out.outbox import Outbox
+from edge.out.mqtt.command_fields import RefusedError, check, parse
+from edge.out.mqtt.commands import CAPACITY, Answer, Command, CommandDesk
+from edge.store.outbox import Outbox
 
 log = logging.getLogger(__name__)
 

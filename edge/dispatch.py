@@ -1,7 +1,7 @@
 """Takes events away from the worker: a thread that writes, commits and hands on, so that no frame waits for a disk.
 
 `feed` brings frames to the worker; this is the other end. An event is handed over in an instant; behind that it is
-written as a payload, numbered and committed (`edge.out.outbox`), and only then given to the sinks, in order.
+written as a payload, numbered and committed (`edge.store.outbox`), and only then given to the sinks, in order.
 """
 
 import logging
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from edge.errors import PublishError
 from edge.out import EventSink, Payload
-from edge.out.outbox import Outbox
 from edge.payload import PayloadWriter
 from edge.records import Event
+from edge.store.outbox import Outbox
 
 log = logging.getLogger(__name__)
 

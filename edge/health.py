@@ -12,14 +12,14 @@ from edge.baseline import Rest
 from edge.config import Config
 from edge.errors import PublishError
 from edge.inference import AcceleratorStatus
-from edge.out.commands import CommandDesk
 from edge.out.leds import Fault, Leds
-from edge.out.mqtt import MqttSink
-from edge.out.outbox import Outbox
+from edge.out.mqtt.commands import CommandDesk
+from edge.out.mqtt.sink import MqttSink
 from edge.out.systemd import Notifier
 from edge.payload import health_payload
 from edge.pipeline import Statistics
 from edge.stages import Spread, Stage
+from edge.store.outbox import Outbox
 
 log = logging.getLogger(__name__)
 

@@ -69,7 +69,7 @@ class PayloadWriter:
         _validator("microedge.event/1")
 
     def write(self, event: Event, series: str, seq: int, replayed: bool = False) -> Payload:
-        """Give the event as its schema describes it, numbered `seq` of `series` (`edge.out.outbox`).
+        """Give the event as its schema describes it, numbered `seq` of `series` (`edge.store.outbox`).
 
         Raises:
             PublishError: naming the field, if the event breaks the contract.

@@ -21,13 +21,13 @@ from referencing import Registry, Resource
 from edge.config import Config, Device, History, Mqtt
 from edge.config import Outbox as OutboxConfig
 from edge.out import Payload
-from edge.out.commands import CORRELATION_LIMIT, TOPIC_LIMIT, CommandDesk, command_topics
-from edge.out.discovery import discovery_payload
-from edge.out.mqtt import MqttSink, device_topic
-from edge.out.mqtt_client import INCOMING_LIMIT
-from edge.out.outbox import Outbox
+from edge.out.mqtt.client import INCOMING_LIMIT
+from edge.out.mqtt.commands import CORRELATION_LIMIT, TOPIC_LIMIT, CommandDesk, command_topics
+from edge.out.mqtt.discovery import discovery_payload
+from edge.out.mqtt.sink import MqttSink, device_topic
 from edge.payload import PayloadWriter, health_payload, info_payload
 from edge.records import Event
+from edge.store.outbox import Outbox
 
 SCHEMAS = Path(__file__).parents[1] / "edge" / "schemas"
 DOCUMENT: Payload = yaml.safe_load((SCHEMAS / "asyncapi.yaml").read_text(encoding="utf-8"))

@@ -23,12 +23,12 @@ from edge.control import Control, was_paused
 from edge.errors import SourceError
 from edge.feed import FrameQueue, Reader
 from edge.out import Payload
-from edge.out.commands import CAPACITY, Answer, CommandDesk, Received
 from edge.out.leds import WHITE, Leds
-from edge.out.mqtt import MqttSink
-from edge.out.outbox import Outbox
+from edge.out.mqtt.commands import CAPACITY, Answer, CommandDesk, Received
+from edge.out.mqtt.sink import MqttSink
 from edge.payload import PayloadWriter, validate
 from edge.records import Event, Frame
+from edge.store.outbox import Outbox
 
 Until = Callable[..., None]
 MakeEvent = Callable[..., Event]

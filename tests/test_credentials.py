@@ -13,8 +13,8 @@ import pytest
 
 from edge.config import Mqtt
 from edge.errors import ConfigError
-from edge.out.certificate import valid_until
-from edge.out.credentials import SECRET_BYTES, BrokerAddress, password, tls_context, where
+from edge.out.mqtt.certificate import valid_until
+from edge.out.mqtt.credentials import SECRET_BYTES, BrokerAddress, password, tls_context, where
 
 Keep = Callable[..., Path]
 

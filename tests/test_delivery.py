@@ -17,7 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.config import History
 from edge.config import Outbox as OutboxConfig
-from edge.out.outbox import Outbox
+from edge.store.outbox import Outbox
 from tools.delivery.broker import MOSQUITTO, Broker
 from tools.delivery.disk import Disk, PlainDisk, make_disk
 from tools.delivery.judge import Arrival, Promise, judge, percentile

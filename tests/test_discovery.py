@@ -11,8 +11,8 @@ import pytest
 from edge import health
 from edge.config import Config, Device, Mqtt
 from edge.out import Payload
-from edge.out.commands import CommandDesk, Received
-from edge.out.discovery import EXPIRE_S, discovery_payload
+from edge.out.mqtt.commands import CommandDesk, Received
+from edge.out.mqtt.discovery import EXPIRE_S, discovery_payload
 from edge.records import EMOTIONS
 
 SHARED = {

@@ -12,9 +12,9 @@ from edge.config import Outbox as Settings
 from edge.dispatch import Dispatcher
 from edge.errors import PublishError
 from edge.out import EventSink, Payload
-from edge.out.outbox import Outbox
 from edge.payload import PayloadWriter, validate
 from edge.records import Event
+from edge.store.outbox import Outbox
 
 MakeEvent = Callable[..., Event]
 Until = Callable[..., None]
@@ -101,9 +101,7 @@ def test_handing_over_does_not_wait_for_a_sink_and_a_flood_is_counted(
     assert "over 100 events" in dispatcher.problem
     sink.gate.set()
     dispatcher.close()
-    assert [payload["seq"] for payload in sink.payloads] == list(range(1, 102)), (
-        "no number was used up"
-    )
+    assert [payload["seq"] for payload in sink.payloads] == list(range(1, 102)), "no number was used up"
 
 
 def test_an_event_that_breaks_the_contract_uses_no_number(outbox: Outbox, make_event: MakeEvent) -> None:

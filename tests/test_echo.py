@@ -2,8 +2,8 @@
 
 import pytest
 
-from edge.out.echo import TIMEOUT_S, Echo
-from edge.out.ledger import Entry
+from edge.out.mqtt.echo import TIMEOUT_S, Echo
+from edge.store.ledger import Entry
 
 FIRST, SECOND = Entry(7, 0, {"id": "first"}), Entry(8, 0, {"id": "second"})
 

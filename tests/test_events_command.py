@@ -23,10 +23,10 @@ from edge.__main__ import main
 from edge.commands import export
 from edge.config import History as HistoryConfig
 from edge.config import Outbox as OutboxConfig
-from edge.out.outbox import Outbox
-from edge.out.store import FILE
 from edge.payload import PayloadWriter, encode
 from edge.records import Event
+from edge.store.file import FILE
+from edge.store.outbox import Outbox
 
 ROOT = Path(__file__).resolve().parents[1]
 START_NS = 1_795_428_900_000_000_000  # 2026-11-23 10:15:00 UTC

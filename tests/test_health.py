@@ -11,12 +11,12 @@ from edge.config import Outbox as OutboxConfig
 from edge.health import PERIOD_S, Health, Report
 from edge.inference import AcceleratorStatus
 from edge.out import Payload
-from edge.out.commands import CommandDesk, Received
-from edge.out.outbox import Outbox
+from edge.out.mqtt.commands import CommandDesk, Received
 from edge.out.systemd import Notifier
 from edge.pipeline import Statistics
 from edge.records import Reason
 from edge.stages import Spread, Stage
+from edge.store.outbox import Outbox
 
 STATISTICS = Statistics(
     4000, 0, 0, 200.0, 20.0, 20.0, 17.0, {Reason.NO_FACE: 2.5, Reason.TURNING: 0.5},
@@ -58,7 +58,9 @@ class Bench:
 
     def show(self, statistics: Statistics, after_s: float = 1.5, is_paused: bool = False) -> None:
         self.now_s += after_s
-        self._health.show(Report(statistics, True, True, is_paused, CPU, lambda: STAGES, 0, 0, "", "", 0, "", ()))
+        self._health.show(
+            Report(statistics, True, True, is_paused, CPU, lambda: STAGES, 0, 0, "", "", 0, "", ())
+        )
 
     @property
     def last(self) -> Payload:

@@ -20,12 +20,12 @@ from edge.config import Config
 from edge.config import History as HistoryConfig
 from edge.config import Outbox as OutboxConfig
 from edge.errors import HistoryError
-from edge.out import history
-from edge.out.history import History, Selection, history_folder
-from edge.out.outbox import Outbox
-from edge.out.store import FILE
 from edge.payload import PayloadWriter, encode
 from edge.records import Event
+from edge.store import history
+from edge.store.file import FILE
+from edge.store.history import History, Selection, history_folder
+from edge.store.outbox import Outbox
 
 ROOT = Path(__file__).resolve().parents[1]
 NOBODY = 65534
@@ -79,7 +79,7 @@ def killed_writer(folder: Path) -> None:
     """Leave a folder behind as a process does that is killed between two events."""
     program = (
         "import os, sys; from pathlib import Path; from edge.config import History, Outbox as Config\n"
-        "from edge.out.outbox import Outbox\n"
+        "from edge.store.outbox import Outbox\n"
         "outbox = Outbox(Path(sys.argv[1]), Config(), History())\n"
         "for number in range(5):\n"
         "    outbox.append([{'id': str(number), 'time': '2026-11-23T10:15:00.000Z'}])\n"
@@ -189,7 +189,7 @@ def test_reading_beside_the_service_writes_nothing(
     append(opened(tmp_path), 3)
     before = picture(tmp_path)
     program = (
-        "import sys; from pathlib import Path; from edge.out.history import History\n"
+        "import sys; from pathlib import Path; from edge.store.history import History\n"
         "print(len(list(History(Path(sys.argv[1])).events())))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -458,7 +458,7 @@ def test_a_folder_with_strange_characters_in_its_name_is_read(tmp_path: Path) ->
 def test_every_event_is_read_while_another_process_writes(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from edge.config import History, Outbox as Config\n"
-        "from edge.out.outbox import Outbox\n"
+        "from edge.store.outbox import Outbox\n"
         "for _ in range(4):\n"
         "    outbox = Outbox(Path(sys.argv[1]), Config(), History())\n"
         "    for number in range(50):\n"

@@ -26,12 +26,12 @@ from edge.commands.broker import LoopbackBroker
 from edge.config import History, Mqtt
 from edge.config import Outbox as OutboxConfig
 from edge.out import Payload
-from edge.out.commands import CommandDesk
-from edge.out.mqtt import MqttSink
-from edge.out.mqtt_connection import UNCONFIRMED_LIMIT
-from edge.out.outbox import Counts, Outbox
+from edge.out.mqtt.commands import CommandDesk
+from edge.out.mqtt.connection import UNCONFIRMED_LIMIT
+from edge.out.mqtt.sink import MqttSink
 from edge.payload import PayloadWriter, validate
 from edge.records import Event
+from edge.store.outbox import Counts, Outbox
 from tools.delivery.relay import Relay
 
 BACKOFF_S = (0.02, 0.1)
@@ -222,7 +222,7 @@ def test_a_killed_device_is_declared_offline_by_its_last_will(
     subscriber = bench.subscribe(shared_broker.port)
     program = (
         "import sys, threading; from edge.config import History, Mqtt, Outbox as Settings\n"
-        "from edge.out.mqtt import MqttSink; from edge.out.outbox import Outbox\n"
+        "from edge.out.mqtt.sink import MqttSink; from edge.store.outbox import Outbox\n"
         "port, prefix, protocol = int(sys.argv[1]), sys.argv[2], sys.argv[3]\n"
         "config = Mqtt(host='127.0.0.1', port=port, topic_prefix=prefix, protocol=protocol)\n"
         "MqttSink(config, 'lab-03', Outbox(None, Settings(), History()))\n"
@@ -370,7 +370,7 @@ def test_an_event_that_the_broker_refuses_or_drops_in_silence_waits_until_it_is_
     protocol: str, rules: str, why: str, own_broker: Broker, tmp_path: Path, bench: Bench,
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("edge.out.echo.TIMEOUT_S", 0.1)
+    monkeypatch.setattr("edge.out.mqtt.echo.TIMEOUT_S", 0.1)
     caplog.set_level(logging.WARNING)
     own_broker.start(access(tmp_path, rules, bench.prefix))
     out = bench.device(own_broker.port, protocol=protocol)

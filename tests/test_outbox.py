@@ -19,9 +19,9 @@ from edge.config import History, load
 from edge.config import Outbox as Settings
 from edge.errors import PublishError
 from edge.out import Payload
-from edge.out.ledger import Loss
-from edge.out.outbox import FLUSH_AFTER, RETRY_S, TIDY_S, Counts, Outbox
-from edge.out.store import FILE, KEPT_ASIDE, set_aside_files, state_folder
+from edge.store.file import FILE, KEPT_ASIDE, set_aside_files, state_folder
+from edge.store.ledger import Loss
+from edge.store.outbox import FLUSH_AFTER, RETRY_S, TIDY_S, Counts, Outbox
 from tools.delivery.disk import Disk, PlainDisk, make_disk
 
 DAY_MS = 86_400_000
@@ -145,7 +145,7 @@ def test_numbers_go_on_over_restarts_without_a_hole(shelf: Shelf) -> None:
 def test_a_killed_process_loses_nothing_that_it_was_told_is_kept(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
-        "from edge.config import History, Outbox as Settings; from edge.out.outbox import Outbox\n"
+        "from edge.config import History, Outbox as Settings; from edge.store.outbox import Outbox\n"
         "outbox = Outbox(Path(sys.argv[1]), Settings(), History())\n"
         "for number in range(10**6):\n"
         "    outbox.append([{'id': str(number)}]); print(number, flush=True)\n"
@@ -307,7 +307,7 @@ def test_a_reader_that_holds_the_log_makes_a_wipe_say_that_it_is_not_complete(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert shelf.folder is not None
-    monkeypatch.setattr("edge.out.store.BUSY_S", 0.05)
+    monkeypatch.setattr("edge.store.file.BUSY_S", 0.05)
     outbox = shelf.outbox()
     outbox.append(payloads(10))
     with contextlib.closing(sqlite3.connect(shelf.folder / FILE, isolation_level=None)) as reader:

@@ -78,7 +78,9 @@ def test_any_event_survives_the_round_trip_through_json_and_is_valid(
 
 
 def test_an_event_reads_as_the_design_shows_it(make_event: MakeEvent) -> None:
-    payload = a_writer(context={"session": "interview-7"}, clock_synchronised=lambda: True).write(make_event(), SERIES, 1)
+    payload = a_writer(context={"session": "interview-7"}, clock_synchronised=lambda: True).write(
+        make_event(), SERIES, 1
+    )
     assert payload["time"] == "2026-11-23T10:15:14.830Z"
     assert (payload["onset_s"], payload["apex_s"], payload["offset_s"]) == (12.415, 12.46, 12.53)
     assert (payload["duration_ms"], payload["seq"], payload["emotion"]) == (115, 1, "disgust")
@@ -110,7 +112,9 @@ def test_an_event_bears_the_number_that_it_is_given(make_event: MakeEvent) -> No
 
 def test_the_same_event_of_the_same_boot_gets_the_same_id_and_others_do_not(make_event: MakeEvent) -> None:
     def event_id(boot: str = "boot-1", **changes: object) -> str:
-        return str(PayloadWriter("lab-03", boot, START_NS, HASHES).write(make_event(**changes), SERIES, 1)["id"])
+        return str(
+            PayloadWriter("lab-03", boot, START_NS, HASHES).write(make_event(**changes), SERIES, 1)["id"]
+        )
 
     assert event_id() == event_id()
     others = {event_id(), event_id(boot="boot-2"), event_id(face_id=2), event_id(offset_ns=12_531_000_000)}

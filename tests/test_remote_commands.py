@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from edge.errors import PublishError
-from edge.out.command_fields import ARGUMENTS, Code, RefusedError, check, parse
-from edge.out.commands import (
+from edge.out.mqtt.command_fields import ARGUMENTS, Code, RefusedError, check, parse
+from edge.out.mqtt.commands import (
     CAPACITY,
     COMMANDS,
     CORRELATION_LIMIT,
@@ -508,7 +508,7 @@ def test_the_fuzzer_makes_the_same_of_the_same_seed_and_notices_a_crash(
 ) -> None:
     one, two = Mutator(3), Mutator(3)
     assert [one.received() for _ in range(500)] == [two.received() for _ in range(500)]
-    monkeypatch.setattr("edge.out.commands.parse", lambda payload: 1 // (len(payload) % 9))
+    monkeypatch.setattr("edge.out.mqtt.commands.parse", lambda payload: 1 // (len(payload) % 9))
     fuzzer = Fuzzer(seed=7)
     fuzzer.run(200)
     assert any("ZeroDivisionError" in crash for crash in fuzzer.crashes)

@@ -19,13 +19,13 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from edge.config import History, Mqtt, load
 from edge.config import Outbox as OutboxConfig
-from edge.out import mqtt_connection
-from edge.out.commands import Command, CommandDesk
-from edge.out.credentials import tls_context
-from edge.out.mqtt import MqttSink
-from edge.out.outbox import Counts, Outbox
+from edge.out.mqtt import connection, echo
+from edge.out.mqtt.commands import Command, CommandDesk
+from edge.out.mqtt.credentials import tls_context
+from edge.out.mqtt.sink import MqttSink
 from edge.payload import PayloadWriter
 from edge.records import Event
+from edge.store.outbox import Counts, Outbox
 from tools.delivery.relay import Relay
 
 ROOT = Path(__file__).parents[1]
@@ -304,7 +304,7 @@ def bench(
     tmp_path: Path, make_event: Callable[..., Event], until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Bench]:
     # Most of these devices never get rid of what they have.
-    monkeypatch.setattr(mqtt_connection, "CLOSE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(connection, "CLOSE_TIMEOUT_S", 0.5)
     bench = Bench(tmp_path, make_event, until)
     yield bench
     bench.close()
@@ -422,7 +422,7 @@ def wrong(
 def test_what_is_wrong_is_said_and_not_tried_again_before_the_wait_is_over(
     what: str, wrong: Wrong, bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mqtt_connection, "ECHO_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(echo, "TIMEOUT_S", 0.3)
     caplog.set_level(logging.INFO)
     port, settings, expected = getattr(wrong, what)()
     relay = bench.relay(port)
@@ -444,7 +444,7 @@ def test_what_is_wrong_is_said_and_not_tried_again_before_the_wait_is_over(
 def test_what_stays_wrong_is_logged_once(
     what: str, wrong: Wrong, bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mqtt_connection, "ECHO_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(echo, "TIMEOUT_S", 0.1)
     caplog.set_level(logging.INFO)
     port, settings, _ = getattr(wrong, what)()
     relay = bench.relay(port)
@@ -498,7 +498,7 @@ def test_a_broker_that_is_not_right_does_not_keep_the_device_from_the_next(
 def test_a_broker_that_never_greets_is_given_up(
     settings: Settings, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mqtt_connection, "CONNECT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("edge.out.mqtt.client.CONNECT_TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         sink, outbox = bench.device(silent.getsockname()[1], backoff_s=PATIENT_S, **settings)
         bench.until(lambda: sink.problem == "nothing answers there in time", "a problem")

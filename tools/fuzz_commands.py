@@ -24,7 +24,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from edge.out.commands import (
+from edge.out.mqtt.commands import (
     CORRELATION_LIMIT,
     MESSAGE_LIMIT,
     TOPIC_LIMIT,

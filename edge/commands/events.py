@@ -11,8 +11,8 @@ from edge.commands import StopRequest, configuration
 from edge.commands.events_view import Tally, View
 from edge.commands.export import write_csv, write_parquet
 from edge.errors import ConfigError, HistoryError
-from edge.out.history import MOVEMENT, History, Kept, Selection, history_folder
 from edge.records import EMOTIONS
+from edge.store.history import MOVEMENT, History, Kept, Selection, history_folder
 
 TABLE_EVENTS = 20
 """Events of a table unless `--last` says otherwise."""

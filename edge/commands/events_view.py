@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edge.commands.summary import action_units
-from edge.out.history import MOVEMENT, Kept, Lost
+from edge.store.history import MOVEMENT, Kept, Lost
 
 WIDTH = 110
 """Columns of a table that does not go to a terminal."""

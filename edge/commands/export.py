@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from edge.errors import EdgeError, HistoryError
-from edge.out.history import Kept
 from edge.records import EMOTIONS
+from edge.store.history import Kept
 
 BATCH_ROWS = 5000
 """Rows that are in memory at a time, and of a row group in Parquet."""

@@ -13,7 +13,7 @@ from edge.frames.paced import PacedSource
 from edge.frames.portrait import moving_portrait
 from edge.frames.webcam import WebcamSource
 from edge.out.jsonlines import JsonLinesSink
-from edge.out.store import state_folder
+from edge.store.file import state_folder
 
 SYNTHETIC_S = 3600.0
 """Length of the synthetic stream, which is planned from end to end before it begins."""

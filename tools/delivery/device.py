@@ -35,10 +35,10 @@ from edge.config import Config, History, load
 from edge.config import Outbox as OutboxConfig
 from edge.dispatch import Dispatcher
 from edge.out import Payload
-from edge.out.mqtt import MqttSink
-from edge.out.outbox import Outbox
+from edge.out.mqtt.sink import MqttSink
 from edge.payload import PayloadWriter, health_payload
 from edge.records import EMOTIONS, ActionUnit, Event, Quality, Spot
+from edge.store.outbox import Outbox
 
 Tell = Callable[..., None]
 """Takes the kind of a line and its further fields."""

@@ -4,7 +4,7 @@ A command is a message below `<base>/command/`; `edge/schemas/command-1.json` sa
 `response-1.json` what is answered. Whoever may publish there may be hostile or broken, so
 
 - no message makes this raise, wait or grow: size, depth, number of waiting commands and length of every answer are
-  bounded (`edge.out.command_fields` reads the message);
+  bounded (`edge.out.mqtt.command_fields` reads the message);
 - an answer goes only where it cannot be taken for something else that a device says (`_topic_problem`).
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.out import Payload
-from edge.out.command_fields import ARGUMENTS, Code, RefusedError, check, parse, quoted, time_ns
+from edge.out.mqtt.command_fields import ARGUMENTS, Code, RefusedError, check, parse, quoted, time_ns
 from edge.payload import utc, validate
 
 COMMANDS = tuple(ARGUMENTS)

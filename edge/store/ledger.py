@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from edge.config import History
 from edge.config import Outbox as OutboxConfig
 from edge.out import Payload
-from edge.out.store import CONFIRMED, DROPPED, WAITING, transaction
 from edge.payload import decode, encode, utc
+from edge.store.file import CONFIRMED, DROPPED, WAITING, transaction
 
 RECENT_LOSSES = 20
 _MB = 1_000_000
@@ -94,7 +94,7 @@ class Ledger:
     """The tables of one open file. Used under the lock of the outbox."""
 
     def __init__(self, database: sqlite3.Connection, config: OutboxConfig, history: History) -> None:
-        """Read what they hold; see `edge.out.store.open_store`."""
+        """Read what they hold; see `edge.store.file.open_store`."""
         self.database = database
         self._config, self._history = config, history
         self.count()

@@ -8,7 +8,7 @@ connection counts as delivered only once it has come back too (`mqtt.check_echo`
 import time
 from collections.abc import Callable
 
-from edge.out.ledger import Entry
+from edge.store.ledger import Entry
 
 TIMEOUT_S = 5.0
 """Time for a message that the broker has confirmed to come back."""

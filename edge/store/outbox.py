@@ -22,8 +22,8 @@ from edge.config import History
 from edge.config import Outbox as OutboxConfig
 from edge.errors import PublishError
 from edge.out import Payload
-from edge.out.ledger import RECENT_LOSSES, Entry, Ledger, Loss, LossTally, losses
-from edge.out.store import (
+from edge.payload import decode
+from edge.store.file import (
     FILE,
     FolderLock,
     Row,
@@ -36,7 +36,7 @@ from edge.out.store import (
     set_aside,
     set_aside_files,
 )  # fmt: skip
-from edge.payload import decode
+from edge.store.ledger import RECENT_LOSSES, Entry, Ledger, Loss, LossTally, losses
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Outbox:
         """Open the folder's file; one that cannot be used is a state, to be read from `problem`.
 
         Args:
-            folder: see `edge.out.store.state_folder`; None: everything stays in memory (a recording can be replayed).
+            folder: see `edge.store.file.state_folder`; None: everything stays in memory (a recording can be replayed).
             config: the section `outbox`.
             history: the section `history`.
             clock_ns: UTC, ns since 1970.

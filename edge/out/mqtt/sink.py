@@ -21,14 +21,14 @@ from itertools import cycle
 
 from edge.config import Mqtt
 from edge.out import Payload
-from edge.out.board import Board
-from edge.out.commands import Answer, CommandDesk
-from edge.out.credentials import BrokerAddress, password, tls_context, where
-from edge.out.mqtt_client import INCOMING_LIMIT, Access
-from edge.out.mqtt_connection import CLOSE_TIMEOUT_S, Connection
-from edge.out.outbox import Outbox
+from edge.out.mqtt.board import Board
+from edge.out.mqtt.client import INCOMING_LIMIT, Access
+from edge.out.mqtt.commands import Answer, CommandDesk
+from edge.out.mqtt.connection import CLOSE_TIMEOUT_S, Connection
+from edge.out.mqtt.credentials import BrokerAddress, password, tls_context, where
 from edge.payload import encode
 from edge.records import Event
+from edge.store.outbox import Outbox
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edge.config import Mqtt
 from edge.errors import ConfigError
-from edge.out.certificate import valid_until
+from edge.out.mqtt.certificate import valid_until
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
-from edge.out.commands import Answer
+from edge.out.mqtt.commands import Answer
 
 ANSWERS = 32
 """Answers that wait at most; whoever asked has long given up when more do."""

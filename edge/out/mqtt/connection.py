@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable
 
 from edge.out import Payload
-from edge.out.board import Board
-from edge.out.commands import CommandDesk, Received
-from edge.out.credentials import BrokerAddress
-from edge.out.echo import Echo
-from edge.out.ledger import Entry
-from edge.out.mqtt_client import Access, FloodError, Message, MqttClient
-from edge.out.outbox import Outbox
+from edge.out.mqtt.board import Board
+from edge.out.mqtt.client import Access, FloodError, Message, MqttClient
+from edge.out.mqtt.commands import CommandDesk, Received
+from edge.out.mqtt.credentials import BrokerAddress
+from edge.out.mqtt.echo import Echo
 from edge.payload import encode
+from edge.store.ledger import Entry
+from edge.store.outbox import Outbox
 
 UNCONFIRMED_LIMIT = 10
 """Messages on their way at once; mosquitto accepts 20 by default (`max_inflight_messages`)."""

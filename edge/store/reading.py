@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import quote
 
 from edge.errors import HistoryError
-from edge.out.store import FILE, VERSION
+from edge.store.file import FILE, VERSION
 
 BUSY_S = 5.0
 """Time to wait for the service's own exclusive moments."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from edge.config import Config
 from edge.out import Payload
-from edge.out.mqtt import device_topic
+from edge.out.mqtt.sink import device_topic
 from edge.records import EMOTIONS
 
 EXPIRE_S = 60

@@ -19,8 +19,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge.errors import PublishError
-from edge.out.credentials import BrokerAddress
-from edge.out.diagnosis import why_no_answer, why_no_connection, why_refused
+from edge.out.mqtt.credentials import BrokerAddress
+from edge.out.mqtt.diagnosis import why_no_answer, why_no_connection, why_refused
 
 CONNECT_TIMEOUT_S = 5.0
 """Time for the network connection."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from edge.config import Config
 from edge.errors import HistoryError
 from edge.out import Payload
-from edge.out.history_file import HistoryFile, Row
-from edge.out.store import DROPPED, FILE, WAITING, state_folder
+from edge.store.file import DROPPED, FILE, WAITING, state_folder
+from edge.store.reading import HistoryFile, Row
 
 SERVICE_FOLDER = Path("/var/lib/microedge")
 """Where systemd keeps the service's state (`StateDirectory=microedge`)."""
@@ -33,7 +33,7 @@ class Kept:
     kept_ms: int
     """UTC at which it was committed, ms since 1970."""
     waiting: int
-    """`WAITING`, `CONFIRMED` or `DROPPED` of `edge.out.store`."""
+    """`WAITING`, `CONFIRMED` or `DROPPED` of `edge.store.file`."""
     text: str
     """The event as one line of JSON."""
     time: datetime

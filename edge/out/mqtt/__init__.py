@@ -1,0 +1,1 @@
+"""Everything between the outbox and a broker: the sink and its connections, commands, secrets, discovery."""

@@ -147,7 +147,8 @@ class Health:
 
     def _trouble(self, report: Report, now_s: float) -> list[str]:
         """Give what keeps events from being kept, published or asked for."""
-        reasons = [problem for problem in (report.sink_problem, self._outbox.problem) if problem]
+        disk = self._outbox.problem or self._outbox.warning
+        reasons = [problem for problem in (report.sink_problem, disk) if problem]
         if self._mqtt is not None:
             if self._away_s(now_s) >= BROKER_GRACE_S:
                 reasons.append(f"mqtt: {self._mqtt.problem}")
@@ -171,7 +172,7 @@ class Health:
         self._leds.fault(Fault.MODELS, bool(report.failure))
         self._leds.fault(Fault.ACCELERATOR, report.accelerator.state == "lost")
         self._leds.fault(Fault.BROKER, self._away_s(now_s) >= BROKER_GRACE_S)
-        self._leds.fault(Fault.DISK, bool(self._outbox.problem))
+        self._leds.fault(Fault.DISK, bool(self._outbox.problem or self._outbox.warning))
         self._leds.fault(Fault.OTHER, bool(report.sink_problem))
 
     def _send(self, state: str, reasons: list[str], report: Report) -> None:

@@ -17,6 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.config import History
 from edge.config import Outbox as OutboxConfig
+from edge.store.file import LOG_BYTES
 from edge.store.outbox import Outbox
 from tools.delivery.broker import MOSQUITTO, Broker
 from tools.delivery.disk import Disk, PlainDisk, make_disk
@@ -341,11 +342,10 @@ def test_an_outbox_that_has_delivered_what_it_held_notices_that_the_disk_is_well
         pytest.skip("fills the disk of this very process, which needs one of its own: root")
     outbox = Outbox(disk.folder, OutboxConfig(), History())
     disk.fill(0)
-    outbox.append([{"id": "x", "text": "y" * 5000}])
+    outbox.append([{"id": "x", "text": "y" * LOG_BYTES}])
+    assert "full" in outbox.problem
     (held,) = outbox.peek(-1, 10)
     outbox.acknowledge(held.position)
-    outbox.flush()
-    assert "full" in outbox.problem
     disk.free()
     outbox.flush()
     assert not outbox.problem

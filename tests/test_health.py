@@ -147,3 +147,10 @@ def test_a_paused_device_sees_no_face_and_has_no_frame_rate(bench: Bench) -> Non
     assert bench.last["state"] == "paused"
     assert bench.last["face"] is False
     assert "frame_rate_hz" not in bench.last
+
+
+def test_a_disk_that_is_nearly_full_is_told_while_events_are_still_kept(bench: Bench) -> None:
+    bench.outbox.warning = 'outbox.folder = "/x": the disk has less than 10 MB left'
+    bench.show(STATISTICS)
+    assert (bench.last["state"], bench.last["reasons"]) == ("degraded", [bench.outbox.warning])
+    assert bench.last["outbox"]["durable"] is True

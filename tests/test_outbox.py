@@ -404,7 +404,8 @@ def test_a_file_of_a_later_version_is_left_alone(shelf: Shelf) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Disk]:
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    monkeypatch.setattr("tools.delivery.disk.SIZE_KB", 64 << 10)
     disk = make_disk(tmp_path / "disk", small=True)
     if isinstance(disk, PlainDisk):
         pytest.skip("only root can mount a small file system")
@@ -502,13 +503,39 @@ def test_whatever_happens_series_have_no_holes_and_nothing_kept_is_lost(
     assert all(seqs == list(range(1, len(seqs) + 1)) for seqs in series.values())
 
 
-def test_a_full_disk_loses_nothing_and_what_it_missed_is_written_when_there_is_room(small_disk: Disk) -> None:
+def test_a_full_disk_is_warned_of_and_has_room_for_some_hundred_events_that_outlive_a_kill(
+    small_disk: Disk,
+) -> None:
+    shelf = Shelf(small_disk.folder)
+    outbox = shelf.outbox()
+    outbox.flush()
+    assert outbox.warning == ""
+    small_disk.fill(0)
+    published = [payload for number in range(200) for payload in outbox.append(payloads(1, start=number))]
+    outbox.flush()
+    assert outbox.problem == ""
+    assert f'outbox.folder = "{small_disk.folder}"' in outbox.warning
+    # As the disk would be found after a kill: nobody has tidied up.
+    for file in list(small_disk.folder.glob("events.db*")):
+        (small_disk.folder.parent / file.name).write_bytes(file.read_bytes())
+    after = Shelf(small_disk.folder.parent)
+    assert [entry.payload for entry in after.outbox().peek(-1, 1000)] == published
+    after.close()
+    small_disk.free()
+    outbox.flush()
+    assert outbox.warning == ""
+    shelf.close()
+
+
+def test_a_disk_that_is_full_to_the_last_loses_nothing_and_what_it_missed_is_written_later(
+    small_disk: Disk,
+) -> None:
     shelf = Shelf(small_disk.folder)
     outbox = shelf.outbox()
     published = outbox.append(payloads(20, note="x" * 2000))
     small_disk.fill(0)
     for number in range(20, 60):
-        published += outbox.append(payloads(1, start=number, note="x" * 2000))
+        published += outbox.append(payloads(1, start=number, note="x" * 200_000))
     assert "cannot be written" in outbox.problem
     assert waiting(outbox) == names(*range(60))
     small_disk.free()

@@ -13,7 +13,7 @@ from edge.payload import decode, encode, utc
 from edge.store.file import CONFIRMED, DROPPED, WAITING, transaction
 
 RECENT_LOSSES = 20
-_MB = 1_000_000
+MB = 1_000_000
 _SIZE = "length(CAST(payload AS BLOB))"
 _WAITING = f"FROM events WHERE waiting = {WAITING}"
 
@@ -197,7 +197,7 @@ class Change:
     def fit(self, now_ns: int) -> None:
         """Give up the oldest waiting entries while there are more than the settings allow."""
         excess = self.waiting - self._config.max_events
-        excess_bytes = self.waiting_bytes - self._config.max_mb * _MB
+        excess_bytes = self.waiting_bytes - self._config.max_mb * MB
         if excess <= 0 and excess_bytes <= 0:
             return
         chosen = []
@@ -220,7 +220,7 @@ class Change:
             f"DELETE FROM events WHERE waiting != {WAITING} AND position <= (SELECT position FROM (SELECT position, "
             f"sum({_SIZE}) OVER (ORDER BY position DESC) AS total FROM events WHERE waiting != {WAITING}) "
             "WHERE total > ? ORDER BY position DESC LIMIT 1)",
-            (self._history.max_mb * _MB,),
+            (self._history.max_mb * MB,),
         )
         if self._config.expire_h > 0:
             expired_ms = now_ms - round(self._config.expire_h * 3_600_000)

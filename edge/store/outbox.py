@@ -27,8 +27,10 @@ from edge.store.file import (
     FILE,
     FolderLock,
     Row,
+    free_bytes,
     inode,
     is_damage,
+    lengthen_log,
     open_store,
     reason,
     remove,
@@ -36,7 +38,7 @@ from edge.store.file import (
     set_aside,
     set_aside_files,
 )  # fmt: skip
-from edge.store.ledger import RECENT_LOSSES, Entry, Ledger, Loss, LossTally, losses
+from edge.store.ledger import MB, RECENT_LOSSES, Entry, Ledger, Loss, LossTally, losses
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ FLUSH_AFTER = 64
 """Confirmations that are written together. Those that a power cut takes along are sent again, with the same id."""
 CONFIRMED_S = 10.0
 """Longest time that a confirmation stays unwritten, if no event takes it along: half of all writes are saved so."""
+LEAST_FREE_MB = 10
+"""Room on the disk below which the device warns."""
 TIDY_S = 3600.0
 """Time between two looks at what is too old."""
 
@@ -109,6 +113,8 @@ class Outbox:
         self._tried_s = self._written_s = self._tidied_s = float("-inf")
         self.problem = ""
         """Why events are kept in memory only; empty while they are on disk."""
+        self.warning = ""
+        """Why events may soon be kept in memory only; empty if there is no sign of it."""
         self.set_aside = ""
         """Name of the damaged file that was set aside last; empty if none was."""
         self.generation = 0
@@ -179,6 +185,7 @@ class Outbox:
     def flush(self) -> None:
         """Write what is due: confirmations, what could not be written before, what has become too old."""
         with self._lock:
+            self._look_at_disk()
             is_old = self._clock_s() - self._written_s >= CONFIRMED_S
             is_due = bool(self._held or self._unwritten_losses or self._unwritten_facts)
             # A problem is looked at again even if all that was held has arrived: else it would be shown until the next
@@ -238,8 +245,10 @@ class Outbox:
                 self._acknowledged.clear()
                 self._unwritten_losses.clear()
                 is_clean = ledger.scrub()
-                for old in [] if self._path is None else set_aside_files(self._path):
-                    remove(old)
+                if self._path is not None:
+                    lengthen_log(self._path)
+                    for old in set_aside_files(self._path):
+                        remove(old)
             except (sqlite3.Error, OSError) as error:
                 if isinstance(error, PublishError):
                     raise
@@ -346,6 +355,19 @@ class Outbox:
         """Add up what is lost, written or not."""
         written = LossTally(RECENT_LOSSES) if self._ledger is None else self._ledger.lost
         return written.with_(self._unwritten_losses)
+
+    def _look_at_disk(self) -> None:
+        """Warn of a disk that is nearly full: the log's own room then lasts for some hundred events."""
+        if self._folder is None or self.problem:
+            self.warning = ""
+            return
+        free = free_bytes(self._folder)
+        warning = ""
+        if free is not None and free < LEAST_FREE_MB * MB:
+            warning = f'outbox.folder = "{self._folder}": the disk has less than {LEAST_FREE_MB} MB left'
+        if warning and not self.warning:
+            log.warning("%s", warning)
+        self.warning = warning
 
     def _is_tidying_due(self) -> bool:
         return self._clock_s() - self._tidied_s >= TIDY_S

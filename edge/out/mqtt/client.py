@@ -81,6 +81,23 @@ class FloodError(PublishError):
     """A message comes that is too large to be let in."""
 
 
+class _Client(paho.Client):
+    """The library's client, which would take a message of 256 MB, and tell of it once it is whole.
+
+    MQTT 5 can ask for smaller ones, MQTT 3.1.1 cannot. This is where the library reads what is left of a message; it
+    has no public place for a limit.
+    """
+
+    flood_bytes = 0
+    """What was about to come when it was more than INCOMING_LIMIT."""
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        if bufsize > INCOMING_LIMIT:
+            self.flood_bytes = bufsize
+            raise ConnectionAbortedError(f"a message of {bufsize} bytes")
+        return super()._sock_recv(bufsize)
+
+
 class MqttClient:
     """One client for one connection with a clean session. Whoever connects it drops it."""
 
@@ -97,7 +114,7 @@ class MqttClient:
         self._is_five = access.protocol == "5"
         self._was_greeted = False
         self._farewell = ""
-        client = paho.Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=access.client_id,
             clean_session=None if self._is_five else True,
@@ -164,10 +181,7 @@ class MqttClient:
         # An error or the other side's end shows when reading.
         if buffered or what & ~select.POLLOUT:
             self._client.loop_read()
-            # MQTT 3.1.1 cannot ask for small messages, and the client takes any. Its public interface tells of a
-            # message only once it is whole, which may be 256 MB.
-            coming = self._client._in_packet["remaining_length"]
-            if coming > INCOMING_LIMIT:
+            if coming := self._client.flood_bytes:
                 raise FloodError(f"a message of {coming} bytes came: the limit is {INCOMING_LIMIT}")
         self._client.loop_misc()
 

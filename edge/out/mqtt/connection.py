@@ -168,6 +168,8 @@ class Connection:
         if self._outbox.generation != self._generation:
             # Older events have come to light.
             self._generation, self._sent_to = self._outbox.generation, -1
+        if self._outbox.last_position <= self._sent_to:
+            return
         echo = self._echo
         free = self._limit - len(self._unconfirmed) if echo.is_proven else int(echo.is_trial_free)
         on_their_way = {position for _, _, position in self._unconfirmed.values()}

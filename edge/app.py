@@ -139,7 +139,9 @@ class App:
         leds = attempt(lambda: Leds(config.leds, pin_factory), Leds.close) if config.leds.enabled else None
         # In memory nothing is looked up later.
         history = config.history if folder is not None else History(days=0)
-        outbox = attempt(lambda: Outbox(folder, config.outbox, history), Outbox.close)
+        outbox = attempt(
+            lambda: Outbox(folder, config.outbox, history, is_awaited=config.mqtt.enabled), Outbox.close
+        )
         base = device_topic(config.mqtt, config.device.id)
         desk = CommandDesk(base, config.device.id, discovery_prefix=config.mqtt.discovery_prefix)
         mqtt = None
@@ -238,8 +240,12 @@ class App:
         self._worker.join(JOIN_S)
         if self._worker.is_alive():
             log.warning("pipeline: did not finish within %g s and is left behind", JOIN_S)
-            # What the worker still uses must not be closed under it.
+            # What the worker still uses must not be closed under it; events that are known must not be lost.
             self._parts.pop_all()
+            self._dispatcher.close(JOIN_S)
+            if self.mqtt is not None:
+                self.mqtt.close()
+            self.outbox.close()
             return
         self._parts.close()
 

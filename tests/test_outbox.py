@@ -51,11 +51,14 @@ class Shelf:
         self.folder, self.clocks = folder, Clocks()
         self._open: list[Outbox] = []
 
-    def outbox(self, *, days: int = 7, history_mb: int = 64, **limits: int) -> Outbox:
+    def outbox(
+        self, *, days: int = 7, history_mb: int = 64, is_awaited: bool = True, **limits: int
+    ) -> Outbox:
         history = History(days=days, max_mb=history_mb)
         outbox = Outbox(
-            self.folder, Settings(**limits), history, clock_ns=self.clocks.ns, clock_s=self.clocks.s
-        )
+            self.folder, Settings(**limits), history, is_awaited=is_awaited, clock_ns=self.clocks.ns,
+            clock_s=self.clocks.s,
+        )  # fmt: skip
         self._open.append(outbox)
         return outbox
 
@@ -281,6 +284,23 @@ def test_without_history_a_delivered_event_is_gone_from_the_disk(shelf: Shelf) -
     outbox.close()
     assert rows(shelf.folder) == []
     assert files_with(shelf.folder, "event-") == []
+
+
+def test_events_that_nobody_awaits_are_history_from_the_start_and_do_not_pile_up(shelf: Shelf) -> None:
+    assert shelf.folder is not None
+    outbox = shelf.outbox(is_awaited=False, max_events=3)
+    sent = outbox.append(payloads(10))
+    assert outbox.counts() == Counts(waiting=0, confirmed=0, lost=0)
+    assert (rows(shelf.folder), set(rows(shelf.folder, "waiting"))) == (names(*range(10)), {0})
+    outbox.close()
+    # With a broker again, numbers go on and old events stay where they are.
+    outbox = shelf.outbox(max_events=3)
+    assert outbox.append(payloads(1, start=10))[0]["seq"] == sent[-1]["seq"] + 1
+    assert waiting(outbox) == names(10)
+    outbox.close()
+    outbox = shelf.outbox(is_awaited=False, days=0)
+    outbox.append(payloads(5, start=11))
+    assert "event-11" not in rows(shelf.folder)
 
 
 def test_a_wipe_leaves_no_text_of_any_event_in_any_file(shelf: Shelf) -> None:

@@ -60,6 +60,8 @@ SHOW_S = 10.0
 SWITCH_S = 0.1
 """Each thread that waits for the interpreter looks again after so long. With the usual 5 ms, hundreds of them are
 190,000 changes of thread a second, two thirds of two cores, and what falls behind for a moment never catches up."""
+MODELS = 200
+"""Different events that a process plays; each is moved to its time."""
 _STACK_BYTES = 1 << 19
 """Of a thread: a device has two, and the usual 8 MB of address space each are many."""
 
@@ -136,6 +138,8 @@ def _let_happen(devices: dict[int, Device], plan: Plan, begin_s: float) -> float
     """Let every event happen at its time; give how late the latest was handed over, s."""
     chance = random.Random(f"{plan.seed}/{min(devices)}")
     simulation = Simulation(chance.getrandbits(64))
+    # Made beforehand: what it costs to play a device must not be taken for what it costs to be one.
+    models = [simulation.event(second * 1_000_000_000) for second in range(MODELS)]
     due: list[tuple[float, int, bool]] = []
     for index in devices:
         # A fixed number at independent moments: a Poisson process of which the number is known.
@@ -154,7 +158,7 @@ def _let_happen(devices: dict[int, Device], plan: Plan, begin_s: float) -> float
             heapq.heappush(due, (at_s + HEALTH_S, index, True))
         else:
             late_s = max(late_s, -early_s)
-            devices[index].hand(simulation.event(devices[index].elapsed_ns))
+            devices[index].hand(simulation.again(chance.choice(models), devices[index].elapsed_ns))
     return late_s
 
 

@@ -174,16 +174,20 @@ class Change:
         self.dropped: set[int] = set()
         """Positions that are."""
 
-    def insert(self, entries: Iterable[Entry]) -> None:
-        """Add entries, which wait from now on."""
+    def insert(self, entries: Iterable[Entry], *, is_awaited: bool) -> None:
+        """Add entries, which wait from now on; those that nobody awaits are history, if there is one."""
+        if not is_awaited and self._history.days == 0:
+            return
+        state = WAITING if is_awaited else CONFIRMED
         for entry in entries:
             text, (series, seq) = encode(entry.payload), entry.place
             self._database.execute(
                 "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (entry.position, series, seq, entry.payload["id"], entry.kept_ms, WAITING, text),
+                (entry.position, series, seq, entry.payload["id"], entry.kept_ms, state, text),
             )
-            self.waiting += 1
-            self.waiting_bytes += len(text.encode())
+            if is_awaited:
+                self.waiting += 1
+                self.waiting_bytes += len(text.encode())
 
     def confirm(self, positions: Iterable[int]) -> None:
         """Note that entries have arrived."""

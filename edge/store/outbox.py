@@ -86,6 +86,7 @@ class Outbox:
         config: OutboxConfig,
         history: History,
         *,
+        is_awaited: bool = True,
         clock_ns: Callable[[], int] = time.time_ns,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -95,6 +96,7 @@ class Outbox:
             folder: see `edge.store.file.state_folder`; None: everything stays in memory (a recording can be replayed).
             config: the section `outbox`.
             history: the section `history`.
+            is_awaited: whether somebody takes events away; if not, they are history from the start.
             clock_ns: UTC, ns since 1970.
             clock_s: monotonic seconds.
 
@@ -102,7 +104,7 @@ class Outbox:
             PublishError: another process works with this folder.
         """
         self._folder, self._path = folder, None if folder is None else folder / FILE
-        self._config, self._history = config, history
+        self._config, self._history, self._is_awaited = config, history, is_awaited
         self._clock_ns, self._clock_s = clock_ns, clock_s
         self._lock = threading.RLock()
         self._folder_lock: FolderLock | None = None
@@ -291,7 +293,7 @@ class Outbox:
                 with ledger.change() as change:
                     change.losses += self._unwritten_losses
                     change.confirm(self._acknowledged)
-                    change.insert((*self._held.values(), *entries))
+                    change.insert((*self._held.values(), *entries), is_awaited=self._is_awaited)
                     if is_tidying:
                         change.tidy(now_ns)
                     change.fit(now_ns)

@@ -28,6 +28,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,19 @@ class Simulation:
             chance.gauss(199.8, 0.1), chance.randrange(2), chance.uniform(0, 20), 212.0, True, 0.0004
         )
         return Event(spot, EMOTIONS[best], probabilities[best], quality)
+
+    def again(self, event: Event, now_ns: int) -> Event:
+        """Give an event like `event` that has just been seen to end: another face, at media time `now_ns`.
+
+        A tenth of the time that a new one takes, for who plays hundreds of devices.
+        """
+        self._faces += 1
+        shift_ns = max(now_ns - event.spot.offset_ns, -event.spot.onset_ns)
+        spot = replace(
+            event.spot, face_id=self._faces, onset_ns=event.spot.onset_ns + shift_ns,
+            apex_ns=event.spot.apex_ns + shift_ns, offset_ns=event.spot.offset_ns + shift_ns,
+        )  # fmt: skip
+        return replace(event, spot=spot)
 
     def pauses(self, rate_hz: float) -> Iterator[float]:
         """Give the times from event to event of a process without memory, s."""

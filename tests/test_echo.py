@@ -5,7 +5,7 @@ import pytest
 from edge.out.mqtt.echo import TIMEOUT_S, Echo
 from edge.store.ledger import Entry
 
-FIRST, SECOND = Entry(7, 0, {"id": "first"}), Entry(8, 0, {"id": "second"})
+FIRST, SECOND = Entry(7, 0, {"id": "first"}, ""), Entry(8, 0, {"id": "second"}, "")
 
 
 class Clock:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edge.config import History
 from edge.config import Outbox as OutboxConfig
 from edge.out import Payload
-from edge.payload import decode, encode, utc
+from edge.payload import decode, utc
 from edge.store.file import CONFIRMED, DROPPED, WAITING, transaction
 
 RECENT_LOSSES = 20
@@ -27,6 +27,8 @@ class Entry:
     kept_ms: int
     """UTC at which it was numbered, ms since 1970."""
     payload: Payload
+    text: str
+    """`payload`, encoded."""
 
     @property
     def place(self) -> tuple[str, int]:
@@ -126,7 +128,7 @@ class Ledger:
         """
         wanted = f"SELECT position, kept_ms, payload {_WAITING} AND position > ? ORDER BY position LIMIT ?"
         return [
-            Entry(position, kept_ms, decode(text))
+            Entry(position, kept_ms, decode(text), text)
             for position, kept_ms, text in self._ask(wanted, after, limit)
         ]
 
@@ -180,14 +182,14 @@ class Change:
             return
         state = WAITING if is_awaited else CONFIRMED
         for entry in entries:
-            text, (series, seq) = encode(entry.payload), entry.place
+            series, seq = entry.place
             self._database.execute(
                 "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (entry.position, series, seq, entry.payload["id"], entry.kept_ms, state, text),
+                (entry.position, series, seq, entry.payload["id"], entry.kept_ms, state, entry.text),
             )
             if is_awaited:
                 self.waiting += 1
-                self.waiting_bytes += len(text.encode())
+                self.waiting_bytes += len(entry.text.encode())
 
     def confirm(self, positions: Iterable[int]) -> None:
         """Note that entries have arrived."""

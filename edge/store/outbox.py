@@ -13,16 +13,17 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from edge.config import History
 from edge.config import Outbox as OutboxConfig
 from edge.errors import PublishError
 from edge.out import Payload
-from edge.payload import decode
+from edge.payload import decode, encode
 from edge.store.file import (
     FILE,
     FolderLock,
@@ -48,6 +49,8 @@ FLUSH_AFTER = 64
 """Confirmations that are written together. Those that a power cut takes along are sent again, with the same id."""
 CONFIRMED_S = 10.0
 """Longest time that a confirmation stays unwritten, if no event takes it along: half of all writes are saved so."""
+FRESH = 64
+"""Entries that are kept at hand."""
 LEAST_FREE_MB = 10
 """Room on the disk below which the device warns."""
 TIDY_S = 3600.0
@@ -129,6 +132,10 @@ class Outbox:
         """Series and next seq of events that could not be written; empty while they can."""
         self._held: dict[int, Entry] = {}
         """Events that are not on disk, by position."""
+        self._fresh: OrderedDict[int, Entry] = OrderedDict()
+        """The newest entries that wait on disk, by position: what is sent at once need not be read again."""
+        self._fresh_after = 0
+        """Every entry that waits on disk above this position is among them."""
         self._given: set[int] = set()
         """Positions given out and not confirmed."""
         self._acknowledged: set[int] = set()
@@ -179,6 +186,7 @@ class Outbox:
                 return
             self._given.remove(position)
             self._confirmed += 1
+            self._fresh.pop(position, None)
             if self._held.pop(position, None) is None:
                 self._acknowledged.add(position)
             if len(self._acknowledged) >= FLUSH_AFTER:
@@ -243,6 +251,7 @@ class Outbox:
                     events, undelivered = change.wipe(now_ns)
                     change.losses += losses("wiped", (entry.place for entry in held), now_ns)
                 self._held.clear()
+                self._fresh.clear()
                 self._given.clear()
                 self._acknowledged.clear()
                 self._unwritten_losses.clear()
@@ -307,6 +316,8 @@ class Outbox:
             if is_tidying:
                 self._tidied_s = self._written_s
             self._next_seq, self._next_position, self._stray = next_seq, next_position, ("", 1)
+            if self._is_awaited:
+                self._refresh((*self._held.values(), *entries), change.dropped)
             self._given -= change.dropped
             for written in (self._acknowledged, self._held, self._unwritten_facts, self._unwritten_losses):
                 written.clear()
@@ -316,14 +327,26 @@ class Outbox:
 
     def _numbered(self, payloads: Sequence[Payload], series: str, seq: int) -> list[Entry]:
         kept_ms = self._clock_ns() // 1_000_000
-        return [
-            Entry(self._next_position + index, kept_ms, {**payload, "series": series, "seq": seq + index})
-            for index, payload in enumerate(payloads)
-        ]
+        entries = []
+        for index, payload in enumerate(payloads):
+            numbered = {**payload, "series": series, "seq": seq + index}
+            entries.append(Entry(self._next_position + index, kept_ms, numbered, encode(numbered)))
+        return entries
+
+    def _refresh(self, written: Sequence[Entry], dropped: Set[int]) -> None:
+        """Keep the newest entries at hand."""
+        for entry in written:
+            self._fresh[entry.position] = entry
+        for position in dropped:
+            self._fresh.pop(position, None)
+        while len(self._fresh) > FRESH:
+            self._fresh_after, _ = self._fresh.popitem(last=False)
 
     def _stored_entries(self, after: int, limit: int) -> list[Entry]:
         if (ledger := self._usable()) is None:
             return []
+        if after >= self._fresh_after:
+            return list(islice((entry for entry in self._fresh.values() if entry.position > after), limit))
         try:
             entries = ledger.read(after, limit + len(self._acknowledged))
         except (sqlite3.Error, OSError, ValueError) as error:
@@ -424,7 +447,7 @@ class Outbox:
             for position, kept_ms, text in rows:
                 if position not in self._acknowledged:
                     with contextlib.suppress(ValueError):
-                        self._held[position] = Entry(position, kept_ms, decode(text))
+                        self._held[position] = Entry(position, kept_ms, decode(text), text)
             self._held = dict(sorted(self._held.items()))
             self._series, self._next_seq = uuid.uuid4().hex, 1
             self._enter(Ledger(open_store(self._path), self._config, self._history))
@@ -444,6 +467,8 @@ class Outbox:
         known = (self._next_position, ledger.newest_position() + 1, int(facts.get("next_position", "1")))
         self._next_position = max(*known, *(position + 1 for position in self._held))
         self._acknowledged.clear()
+        self._fresh.clear()
+        self._fresh_after = self._next_position - 1
         self._inode = 0 if self._path is None else inode(self._path)
         self._ledger = ledger
         self.generation += 1

@@ -202,7 +202,7 @@ class MqttClient:
         self, topic: str, message: bytes, *, retain: bool = False, expiry_s: int = 0, correlation: bytes = b""
     ) -> int:
         """Send a message with QoS 1 and give its id; what only MQTT 5 knows is left out of MQTT 3.1.1."""
-        properties = self._properties(PacketTypes.PUBLISH)
+        properties = self._properties(PacketTypes.PUBLISH) if expiry_s or correlation else None
         if properties is not None and expiry_s:
             properties.MessageExpiryInterval = expiry_s
         if properties is not None and correlation:

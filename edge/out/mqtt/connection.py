@@ -180,11 +180,11 @@ class Connection:
 
     def _send_event(self, entry: Entry) -> None:
         is_late = entry.position <= self._live_above
-        payload = {**entry.payload, "replayed": True} if is_late else entry.payload
+        text = encode({**entry.payload, "replayed": True}) if is_late else entry.text
         age_s = max(0, time.time_ns() // 1_000_000 - entry.kept_ms) // 1000
         expiry_s = max(1, self._access.expire_s - age_s) if self._access.expire_s else 0
         self._echo.event_sent(entry)
-        self._send(self._topic("event"), encode(payload).encode(), position=entry.position, expiry_s=expiry_s)
+        self._send(self._topic("event"), text.encode(), position=entry.position, expiry_s=expiry_s)
 
     def greeted(self, refusal: str, receive_maximum: int | None) -> None:
         """Subscribe to what is to come back and to commands, once the broker lets the device in."""

@@ -13,6 +13,7 @@ plan. Ends with status 1 if an event was lost, doubled or out of order.
 
 import argparse
 import contextlib
+import gc
 import heapq
 import json
 import logging
@@ -121,6 +122,8 @@ def play(plan: Plan, indices: range, pipe: Connection) -> None:
         ledger.begin(index, device.outbox.number[0])
         devices[index] = device
     _wait(lambda: all(device.sink.connected for device in devices.values()), CONNECT_S)
+    # What is there by now stays: looking through all of it again and again is a cost of a hundred devices in one.
+    gc.freeze()
     connected = sum(device.sink.connected for device in devices.values())
     pipe.send({"connected": connected, "problems": _problems(devices)})
     late_s = _let_happen(devices, plan, pipe.recv())

@@ -31,6 +31,11 @@ class Entry:
     """`payload`, encoded."""
 
     @property
+    def size(self) -> int:
+        """Bytes of `text`."""
+        return len(self.text.encode())
+
+    @property
     def place(self) -> tuple[str, int]:
         """Its series and seq."""
         return self.payload["series"], self.payload["seq"]
@@ -189,12 +194,12 @@ class Change:
             )
             if is_awaited:
                 self.waiting += 1
-                self.waiting_bytes += len(entry.text.encode())
+                self.waiting_bytes += entry.size
 
-    def confirm(self, positions: Iterable[int]) -> None:
-        """Note that entries have arrived."""
-        for position in positions:
-            self._settle(position, CONFIRMED)
+    def confirm(self, sizes: Mapping[int, int]) -> None:
+        """Note that entries have arrived; `sizes` are their bytes by position."""
+        for position, size in sizes.items():
+            self._settle(position, size, CONFIRMED)
 
     def remember(self, facts: Mapping[str, str]) -> None:
         """Keep facts by name."""
@@ -212,7 +217,7 @@ class Change:
         ):
             if excess <= 0 and excess_bytes <= 0:
                 break
-            chosen.append(row[:3])
+            chosen.append(row)
             excess, excess_bytes = excess - 1, excess_bytes - row[3]
         self._drop("full", chosen, now_ns)
 
@@ -230,7 +235,7 @@ class Change:
         )
         if self._config.expire_h > 0:
             expired_ms = now_ms - round(self._config.expire_h * 3_600_000)
-            expired = f"SELECT position, series, seq {_WAITING} AND kept_ms < ? ORDER BY position"
+            expired = f"SELECT position, series, seq, {_SIZE} {_WAITING} AND kept_ms < ? ORDER BY position"
             self._drop("expired", self._database.execute(expired, (expired_ms,)).fetchall(), now_ns)
 
     def wipe(self, now_ns: int) -> tuple[int, int]:
@@ -257,20 +262,18 @@ class Change:
                     (loss.series, loss.first_seq, loss.last_seq, loss.reason, loss.time),
                 )
 
-    def _drop(self, reason: str, rows: Sequence[tuple[int, str, int]], now_ns: int) -> None:
-        for position, _, _ in rows:
-            self._settle(position, DROPPED)
+    def _drop(self, reason: str, rows: Sequence[tuple[int, str, int, int]], now_ns: int) -> None:
+        for position, _, _, size in rows:
+            self._settle(position, size, DROPPED)
             self.dropped.add(position)
-        self.losses += losses(reason, ((series, seq) for _, series, seq in rows), now_ns)
+        self.losses += losses(reason, ((series, seq) for _, series, seq, _ in rows), now_ns)
 
-    def _settle(self, position: int, outcome: int) -> None:
-        """Take an entry out of the queue; it stays as history, if there is one."""
-        found = self._database.execute(f"SELECT {_SIZE} {_WAITING} AND position = ?", (position,)).fetchone()
-        if found is None:
-            return
-        self.waiting -= 1
-        self.waiting_bytes -= found[0]
+    def _settle(self, position: int, size: int, outcome: int) -> None:
+        """Take an entry out of the queue, if it still is there; it stays as history, if there is one."""
+        this = f"WHERE position = ? AND waiting = {WAITING}"
         if self._history.days > 0:
-            self._database.execute("UPDATE events SET waiting = ? WHERE position = ?", (outcome, position))
+            done = self._database.execute(f"UPDATE events SET waiting = ? {this}", (outcome, position))
         else:
-            self._database.execute("DELETE FROM events WHERE position = ?", (position,))
+            done = self._database.execute(f"DELETE FROM events {this}", (position,))
+        self.waiting -= done.rowcount
+        self.waiting_bytes -= done.rowcount * size

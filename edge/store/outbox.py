@@ -136,10 +136,10 @@ class Outbox:
         """The newest entries that wait on disk, by position: what is sent at once need not be read again."""
         self._fresh_after = 0
         """Every entry that waits on disk above this position is among them."""
-        self._given: set[int] = set()
-        """Positions given out and not confirmed."""
-        self._acknowledged: set[int] = set()
-        """Positions confirmed, but not yet so on disk."""
+        self._given: dict[int, int] = {}
+        """What was given out and not confirmed: bytes by position."""
+        self._acknowledged: dict[int, int] = {}
+        """What was confirmed, but not yet so on disk; likewise."""
         self._confirmed = 0
         self._unwritten_losses: list[Loss] = []
         self._facts: dict[str, str] = {}
@@ -176,19 +176,19 @@ class Outbox:
             entries += [entry for entry in self._held.values() if entry.position > after][
                 : limit - len(entries)
             ]
-            self._given.update(entry.position for entry in entries)
+            self._given.update((entry.position, entry.size) for entry in entries)
             return entries
 
     def acknowledge(self, position: int) -> None:
         """Note that an entry has arrived; one that has been given up meanwhile stays counted as lost."""
         with self._lock:
-            if position not in self._given:
+            size = self._given.pop(position, None)
+            if size is None:
                 return
-            self._given.remove(position)
             self._confirmed += 1
             self._fresh.pop(position, None)
             if self._held.pop(position, None) is None:
-                self._acknowledged.add(position)
+                self._acknowledged[position] = size
             if len(self._acknowledged) >= FLUSH_AFTER:
                 self._commit()
 
@@ -318,7 +318,8 @@ class Outbox:
             self._next_seq, self._next_position, self._stray = next_seq, next_position, ("", 1)
             if self._is_awaited:
                 self._refresh((*self._held.values(), *entries), change.dropped)
-            self._given -= change.dropped
+            for position in change.dropped:
+                self._given.pop(position, None)
             for written in (self._acknowledged, self._held, self._unwritten_facts, self._unwritten_losses):
                 written.clear()
             self._note("")
@@ -372,7 +373,7 @@ class Outbox:
         excess = list(self._held.values())[: max(0, len(self._held) - self._config.max_events)]
         for entry in excess:
             del self._held[entry.position]
-            self._given.discard(entry.position)
+            self._given.pop(entry.position, None)
         self._unwritten_losses += losses("full", (entry.place for entry in excess), self._clock_ns())
         return entries
 

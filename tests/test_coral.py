@@ -16,7 +16,8 @@ from gpiozero.pins.mock import MockFactory
 
 from edge.app import App
 from edge.baseline import Rest
-from edge.config import Config, load
+from edge.config import Config, History, load
+from edge.config import Outbox as OutboxConfig
 from edge.errors import ConfigError
 from edge.health import Health, Report
 from edge.inference import edgetpu
@@ -27,8 +28,10 @@ from edge.inference.manifest import load_model, models_folder, read_manifest
 from edge.inference.models import NAMES, Models, load_models
 from edge.inference.process import Isolation
 from edge.out.leds import Fault
+from edge.out.mqtt.commands import CommandDesk
 from edge.out.systemd import Notifier
 from edge.pipeline import Statistics
+from edge.store.outbox import Outbox
 from tests.test_app import Camera
 from tests.test_inference import MOST_STEPS_APART, some_input
 
@@ -453,9 +456,15 @@ def test_a_lost_accelerator_lights_its_fault_and_degrades_the_state(start: Start
     said: list[str] = []
     notifier = Notifier({})
     notifier.status = said.append  # type: ignore[method-assign]
-    health = Health(load(None), "boot", None, lamp, notifier)  # type: ignore[arg-type]
+    outbox, desk = Outbox(None, OutboxConfig(), History(days=0)), CommandDesk("microedge/lab", "lab")
+    health = Health(load(None), "boot", None, lamp, notifier, outbox, desk)  # type: ignore[arg-type]
     numbers = Statistics(4000, 0, 0, 200.0, 20.0, 20.0, 17.0, {}, {}, 3, 1, 0, rest=Rest())
-    health.show(Report(numbers, True, True, models.status, dict, 0, "", "", "", ()))
+    health.show(
+        Report(
+            statistics=numbers, face=True, has_frames=True, is_paused=False, accelerator=models.status, stages=dict,
+            queue_dropped=0, frames_skipped=0, camera_problem="", sink_problem="", unwritten=0, failure="", warnings=(),
+        )
+    )  # fmt: skip
     assert said[-1].startswith("degraded: inference child: cannot be started (No such file or directory)")
     assert lamp.faults[Fault.ACCELERATOR]
 

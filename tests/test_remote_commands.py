@@ -482,7 +482,8 @@ def test_any_json_object_is_read_and_nothing_else_is(value: Any, is_escaped: boo
     data = json.dumps(value, ensure_ascii=is_escaped).encode(errors="surrogatepass")
     problem = refusal_of(lambda: parse(data))
     if problem is None:
-        assert parse(data) == value
+        # Not `value` itself: two halves of a pair that are escaped one after the other are a character.
+        assert parse(data) == json.loads(data)
     else:
         # Half of a surrogate pair can be escaped, but there is no UTF-8 for it.
         assert problem.code in ({Code.INVALID} if is_escaped else {Code.INVALID, Code.NOT_UTF8})

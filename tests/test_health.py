@@ -59,8 +59,12 @@ class Bench:
     def show(self, statistics: Statistics, after_s: float = 1.5, is_paused: bool = False) -> None:
         self.now_s += after_s
         self._health.show(
-            Report(statistics, True, True, is_paused, CPU, lambda: STAGES, 0, 0, "", "", 0, "", ())
-        )
+            Report(
+                statistics=statistics, face=True, has_frames=True, is_paused=is_paused, accelerator=CPU,
+                stages=lambda: STAGES, queue_dropped=0, frames_skipped=0, camera_problem="", sink_problem="",
+                unwritten=0, failure="", warnings=(),
+            )
+        )  # fmt: skip
 
     @property
     def last(self) -> Payload:

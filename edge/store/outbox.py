@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
@@ -124,8 +124,6 @@ class Outbox:
         """Name of the damaged file that was set aside last; empty if none was."""
         self.generation = 0
         """Rises when entries may have appeared before others that were already given out."""
-        self.commit_ms: deque[float] = deque(maxlen=1000)
-        """Time that the last appends took, ms."""
         self._series, self._next_seq = uuid.uuid4().hex, 1
         self._next_position = 1
         self._stray = ("", 1)
@@ -160,11 +158,9 @@ class Outbox:
         Once it returns they are on disk, or in memory and `problem` says why.
         """
         with self._lock:
-            began_s = time.perf_counter()
             entries = self._commit(payloads)
             if entries is None:
                 entries = self._hold(payloads)
-            self.commit_ms.append((time.perf_counter() - began_s) * 1e3)
             return [entry.payload for entry in entries]
 
     def peek(self, after: int, limit: int) -> list[Entry]:

@@ -238,9 +238,9 @@ class Outbox:
         with self._lock:
             held = list(self._held.values())
             now_ns = self._clock_ns()
+            if (ledger := self._usable()) is None:
+                raise PublishError(f"the history cannot be wiped: {self.problem}")
             try:
-                if (ledger := self._usable()) is None:
-                    raise PublishError(f"the history cannot be wiped: {self.problem}")
                 with ledger.change() as change:
                     change.losses += self._unwritten_losses
                     change.confirm(self._acknowledged)
@@ -257,8 +257,6 @@ class Outbox:
                     for old in set_aside_files(self._path):
                         remove(old)
             except (sqlite3.Error, OSError) as error:
-                if isinstance(error, PublishError):
-                    raise
                 raise PublishError(f"the history cannot be wiped: {reason(error)}") from error
             if not is_clean:
                 raise PublishError(
@@ -337,7 +335,9 @@ class Outbox:
         for position in dropped:
             self._fresh.pop(position, None)
         while len(self._fresh) > FRESH:
-            self._fresh_after, _ = self._fresh.popitem(last=False)
+            oldest, _ = self._fresh.popitem(last=False)
+            # What was read out of a damaged file lies below what the new one begins with.
+            self._fresh_after = max(self._fresh_after, oldest)
 
     def _stored_entries(self, after: int, limit: int) -> list[Entry]:
         if (ledger := self._usable()) is None:

@@ -18,6 +18,7 @@ from edge.frames.portrait import load_portrait, portrait_landmarks
 from edge.frames.script import Script
 from edge.frames.synthetic import SyntheticSource
 from edge.records import ActionUnit, Event, Quality, Spot
+from tools.delivery.broker import free_port
 
 SYSTEM_PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/sbin:/opt/homebrew/bin"
 MOSQUITTO = shutil.which("mosquitto", path=SYSTEM_PATH)
@@ -40,17 +41,11 @@ def until() -> Callable[..., None]:
     return wait_until
 
 
-def a_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Broker:
     """A mosquitto of its own on a free loopback port, which tests may stop and start again."""
 
     def __init__(self, folder: Path) -> None:
-        self.port, self.websocket_port = a_free_port(), a_free_port()
+        self.port, self.websocket_port = free_port(), free_port()
         self.ports = [self.port]
         """Those that answer once it has started."""
         self._config = folder / "mosquitto.conf"
@@ -140,7 +135,7 @@ class Fleet(Broker):
     def __init__(self, folder: Path, authority: Authority) -> None:
         super().__init__(folder)
         self.authority = authority
-        self.certificate_port = a_free_port()
+        self.certificate_port = free_port()
         self.ports += [self.certificate_port, self.websocket_port]
         self._folder = folder
 

@@ -32,6 +32,7 @@ from edge.out.mqtt.sink import MqttSink
 from edge.payload import PayloadWriter, validate
 from edge.records import Event
 from edge.store.outbox import Counts, Outbox
+from tools.delivery.broker import free_port
 from tools.delivery.relay import Relay
 
 BACKOFF_S = (0.02, 0.1)
@@ -154,12 +155,6 @@ def bench(topic_prefix: str, make_event: MakeEvent, until: Until) -> Iterator[Be
     bench = Bench(topic_prefix, make_event, until)
     yield bench
     bench.close()
-
-
-def a_closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
@@ -537,7 +532,7 @@ def test_when_a_broker_is_gone_the_next_one_gets_the_events(
 ) -> None:
     own_broker.start()
     out = bench.device(
-        own_broker.port, alternates=(f"127.0.0.1:{a_closed_port()}", f"127.0.0.1:{shared_broker.port}")
+        own_broker.port, alternates=(f"127.0.0.1:{free_port()}", f"127.0.0.1:{shared_broker.port}")
     )
     first = bench.subscribe(own_broker.port)
     bench.publish(out, bench.payloads(2))

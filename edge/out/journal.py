@@ -1,13 +1,12 @@
 """Writes what became of a recording: events, refusals and time that could not be assessed, in order of time."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from edge.errors import PublishError
 from edge.evidence import CONFUSERS
 from edge.out import Payload
-from edge.payload import validate
+from edge.payload import encode, validate
 from edge.pipeline import Statistics
 from edge.records import Event, NotAssessable, Refusal
 
@@ -86,7 +85,7 @@ class Journal:
             validate(line)
         try:
             for line in self._lines:
-                self._stream.write(json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n")
+                self._stream.write(encode(line) + "\n")
             self._stream.flush()
         except OSError as error:
             raise PublishError(f"{self._name}: could not be completed: {error.strerror}") from error

@@ -1,11 +1,11 @@
 """Writes each event as one line of JSON to a file or to standard output."""
 
-import json
 import sys
 from pathlib import Path
 
 from edge.errors import PublishError
 from edge.out import Payload
+from edge.payload import encode
 from edge.records import Event
 
 
@@ -39,7 +39,7 @@ class JsonLinesSink:
         Raises:
             PublishError: naming the file, if the disk is full or the reader has gone.
         """
-        line = json.dumps(payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
+        line = encode(payload) + "\n"
         try:
             self._stream.write(line)
             self._stream.flush()

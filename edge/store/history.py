@@ -1,6 +1,5 @@
 """The events that the service keeps on this device, in order, with what became of them and what was lost."""
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from edge.config import Config
 from edge.errors import HistoryError
 from edge.out import Payload
+from edge.payload import decode
 from edge.store.file import DROPPED, FILE, WAITING, state_folder
 from edge.store.reading import HistoryFile, Row
 
@@ -256,7 +256,7 @@ def _kept(row: Row, path: Path) -> Kept:
     """Read a row of _COLUMNS."""
     try:
         position, series, seq, kept_ms, waiting, text = row
-        payload = json.loads(text)
+        payload = decode(text)
         time = datetime.fromisoformat(payload["time"])
         return Kept(position, series, seq, kept_ms, waiting, text, time, payload)
     except (ValueError, TypeError, KeyError) as error:

@@ -4,7 +4,6 @@ Everything happens in the thread that calls `serve`; other threads add to the ou
 `wake`.
 """
 
-import json
 import socket
 import threading
 import time
@@ -16,7 +15,7 @@ from edge.out.mqtt.client import Access, FloodError, Message, MqttClient
 from edge.out.mqtt.commands import CommandDesk, Received
 from edge.out.mqtt.credentials import BrokerAddress
 from edge.out.mqtt.echo import Echo
-from edge.payload import encode
+from edge.payload import decode, encode
 from edge.store.ledger import Entry
 from edge.store.outbox import Outbox
 
@@ -272,7 +271,6 @@ class Connection:
 
 def _parsed(message: Message) -> Payload:
     try:
-        seen = json.loads(message.payload)
+        return decode(message.payload.decode())
     except (ValueError, RecursionError):
         return {}
-    return seen if isinstance(seen, dict) else {}

@@ -7,7 +7,6 @@ calls `attend` a few times a second, which carries commands out and shows how th
 health, service manager).
 """
 
-import ctypes
 import logging
 import threading
 import time
@@ -19,7 +18,7 @@ from typing import Any, TypeVar
 
 import cv2
 
-from edge import __version__
+from edge import __version__, clock
 from edge.config import Config, History
 from edge.control import Control, was_paused
 from edge.dispatch import Dispatcher
@@ -174,7 +173,7 @@ class App:
         self.statistics: Statistics = self._pipeline.statistics
         writer = PayloadWriter(
             config.device.id, self.boot_id, 0, self._hashes,
-            report=config.device.report, clock_synchronised=clock_is_synchronised,
+            report=config.device.report, clock_synchronised=clock.is_synchronised,
         )  # fmt: skip
         self._control = Control(
             desk, reader, outbox, answer=mqtt.answer if mqtt is not None else lambda _: None,
@@ -314,15 +313,3 @@ class App:
             failure=self.failure,
             warnings=self._reader.warnings,
         )
-
-
-def clock_is_synchronised() -> bool:
-    """Ask the kernel whether something keeps its clock right.
-
-    Source: adjtimex(2): it returns TIME_ERROR (5) while the clock is not synchronised. 208 bytes hold the
-    structure on every Linux; all zero, it only asks.
-    """
-    try:
-        return 0 <= int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(208))) < 5
-    except (AttributeError, OSError):
-        return False

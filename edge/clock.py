@@ -1,4 +1,4 @@
-"""What is known of this machine's clock: a Raspberry Pi without a battery wakes up in the past, until the network tells."""
+"""What is known of this machine's clock: a Raspberry Pi without a battery wakes up in the past."""
 
 import ctypes
 import time
@@ -30,6 +30,6 @@ def problem(now_ns: int | None = None) -> str:
     if now >= RELEASED:
         return ""
     return (
-        f"clock: says {now:%Y-%m-%d %H:%M} UTC, but this program was made in {RELEASED:%B %Y}: events are dated wrongly "
-        "and no certificate can be checked until it is set (`timedatectl`)"
+        f"clock: says {now:%Y-%m-%d %H:%M} UTC, but this program was made in {RELEASED:%B %Y}: events are dated "
+        "wrongly and no certificate can be checked until it is set (`timedatectl`)"
     )

@@ -131,6 +131,7 @@ class Reader:
         light: Callable[[bool], None],
         retried: Callable[[], None],
         paused: bool = False,
+        stays: bool = False,
     ) -> None:
         """Open the source, unless it is paused; `start` begins to read.
 
@@ -141,6 +142,7 @@ class Reader:
             light: told True before the source is opened and False after it is closed.
             retried: told before each new attempt to open, and every few seconds of a pause.
             paused: whether to begin with a pause.
+            stays: whether a live source that cannot be opened now is `problem`, and tried again, as one that broke.
 
         Raises:
             SourceError: the source cannot be opened.
@@ -165,7 +167,17 @@ class Reader:
         """Why a live source gives no frames now; empty while it does, and while it is paused."""
         self.failure = ""
         """Why reading ended before its time; empty if it did not."""
-        self._source: FrameSource | None = None if self._is_paused else self._opened()
+        self._is_replaced = False
+        """Whether `open_source` has been replaced since the source was opened."""
+        self._source: FrameSource | None = None
+        if not self._is_paused:
+            try:
+                self._source = self._opened()
+            except SourceError as error:
+                if not (stays and is_live):
+                    raise
+                self.problem = str(error)
+                log.warning("camera: %s; trying again", error)
 
     @property
     def start_time_ns(self) -> int:
@@ -210,6 +222,12 @@ class Reader:
             self._is_paused = False
             self._changed.notify_all()
 
+    def replace(self, open_source: Callable[[], FrameSource]) -> None:
+        """Read on from what `open_source` gives; the source that is open is closed first."""
+        with self._changed:
+            self._open, self._is_replaced = open_source, True
+            self._changed.notify_all()
+
     def close(self, timeout_s: float) -> None:
         """Stop reading and close the source; a source that does not return in time is left to the process's end."""
         with self._changed:
@@ -225,7 +243,7 @@ class Reader:
             log.warning("camera: gave no frame and did not stop within %g s; left open", timeout_s)
 
     def _run(self) -> None:
-        problem = ""
+        problem = self.problem
         try:
             while self._is_to_read():
                 if self._source is None:
@@ -266,17 +284,17 @@ class Reader:
         return False
 
     def _is_interrupted(self, wait_s: float = 0.0) -> bool:
-        """Give whether reading is to stop or pause, waiting for that up to `wait_s`; a resume ends the wait too."""
+        """Give whether the source is to be left, waiting for that up to `wait_s`; a resume ends the wait too."""
         with self._changed:
-            if wait_s and not (self._is_stopping or self._is_paused):
+            if wait_s and not (self._is_stopping or self._is_paused or self._is_replaced):
                 self._changed.wait(wait_s)
-            return self._is_stopping or self._is_paused
+            return self._is_stopping or self._is_paused or self._is_replaced
 
     def _pump(self, source: FrameSource) -> str | None:
         """Move the source's frames into the queue.
 
         Returns:
-            What broke the source, empty if it ended, None if reading is to stop or pause.
+            What broke the source, empty if it ended, None if it is to be left: to stop, to pause, for another one.
         """
         shift_ns = shift_sequence = 0
         is_first = True
@@ -312,7 +330,7 @@ class Reader:
         return last_ns + away_ns - first.timestamp_ns, last_sequence + away - first.sequence
 
     def _reopened(self, problem: str) -> FrameSource | None:
-        """Try to open the source until it works, at once if nothing is wrong; None if reading is to stop or pause."""
+        """Try to open the source until it works, at once if nothing is wrong; None if it is to be left before."""
         wait_s, attempts = RETRY_S[0], 0
         while True:
             if problem:
@@ -335,8 +353,10 @@ class Reader:
     def _opened(self) -> FrameSource:
         self._holds_source = True
         self._light(True)
+        with self._changed:
+            self._is_replaced, open_source = False, self._open
         try:
-            return self._open()
+            return open_source()
         except BaseException:
             self._released()
             raise

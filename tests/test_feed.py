@@ -279,9 +279,9 @@ class _Bench:
         self.is_open = True
         return _Camera(self)
 
-    def reader(self, queue: FrameQueue, paused: bool = False) -> Reader:
+    def reader(self, queue: FrameQueue, paused: bool = False, stays: bool = False) -> Reader:
         return Reader(
-            self.open, queue, is_live=True, light=self.light, retried=self.retried, paused=paused
+            self.open, queue, is_live=True, light=self.light, retried=self.retried, paused=paused, stays=stays
         )  # fmt: skip
 
 
@@ -358,6 +358,53 @@ def test_a_reader_that_begins_with_a_pause_leaves_the_camera_alone_until_it_may_
     assert reader.problem == ""
     reader.close(20.0)
     assert (bench.opened, bench.is_lit, bench.wrong) == (1, False, [])
+
+
+def test_a_camera_that_is_absent_at_the_start_is_an_error_unless_the_reader_is_to_stay(
+    bench: _Bench, until: Callable[..., None]
+) -> None:
+    bench.refuses = lambda: True
+    with pytest.raises(SourceError, match="no camera"):
+        bench.reader(FrameQueue(4, drops_oldest=True))
+    frames = FrameQueue(4, drops_oldest=True)
+    reader = bench.reader(frames, stays=True)
+    assert reader.problem == "no camera"  # told at once
+    reader.start()
+    until(lambda: bench.retries >= 2, "attempts")
+    assert reader.problem == "no camera"
+    bench.refuses = lambda: False
+    assert wait_for_frame(frames).sequence <= 10
+    assert reader.problem == ""
+    reader.close(20.0)
+    assert (bench.opened, bench.is_lit, bench.wrong, reader.failure) == (1, False, [], "")
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_another_source_takes_the_place_of_one_that_reads_or_is_waited_for(
+    bench: _Bench, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    frames = FrameQueue(4, drops_oldest=True)
+    reader = bench.reader(frames)
+    reader.start()
+    before = wait_for_frame(frames)
+    if waits:
+        monkeypatch.setattr("edge.feed.RETRY_S", (600.0, 600.0))
+        bench.refuses = bench.breaks = lambda: True
+        until(lambda: reader.problem == "cable pulled", "the broken camera")
+    others: list[None] = []
+
+    def open_other() -> _Camera:
+        others.append(None)
+        bench.breaks = lambda: False
+        return bench_open()
+
+    bench.refuses, bench_open = lambda: False, bench.open
+    reader.replace(open_other)
+    until(lambda: others and bench.is_open, "the other source")
+    late = [wait_for_frame(frames) for _ in range(6)][-1]
+    assert late.timestamp_ns > before.timestamp_ns
+    reader.close(20.0)
+    assert (len(others), bench.opened, bench.is_lit, bench.wrong) == (1, 2, False, [])
 
 
 def test_a_pause_ends_the_attempts_to_open_a_broken_camera_at_once(

@@ -39,6 +39,7 @@ from edge.store.file import (
     set_aside,
     set_aside_files,
 )  # fmt: skip
+from edge.store.folder import LEAST_FREE_MB
 from edge.store.ledger import MB, RECENT_LOSSES, Entry, Ledger, Loss, LossTally, losses
 
 log = logging.getLogger(__name__)
@@ -51,8 +52,6 @@ CONFIRMED_S = 10.0
 """Longest time that a confirmation stays unwritten, if no event takes it along: half of all writes are saved so."""
 FRESH = 64
 """Entries that are kept at hand."""
-LEAST_FREE_MB = 10
-"""Room on the disk below which the device warns."""
 TIDY_S = 3600.0
 """Time between two looks at what is too old."""
 
@@ -263,6 +262,13 @@ class Outbox:
                     "the history is removed, but a reader holds its log open: wipe again without it"
                 )
             return Wiped(events + len(held), undelivered + len(held))
+
+    def reconfigure(self, config: OutboxConfig, history: History) -> None:
+        """Take other limits; what is too much by them goes with the next event."""
+        with self._lock:
+            self._config, self._history = config, history
+            if self._ledger is not None:
+                self._ledger.reconfigure(config, history)
 
     def close(self) -> None:
         """Write what is due and let the file go. What waits goes out after the next start. May be called again."""

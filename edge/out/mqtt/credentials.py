@@ -97,6 +97,17 @@ def tls_context(config: Mqtt, environment: Mapping[str, str] = os.environ) -> ss
     return context
 
 
+def problems(config: Mqtt, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Give what is wrong with the secrets and certificates, one line each, where a start would stop at the first."""
+    found = []
+    for read in (password, tls_context):
+        try:
+            read(config, environment)
+        except ConfigError as error:
+            found.append(str(error))
+    return found
+
+
 def _trust(context: ssl.SSLContext, ca_file: str) -> None:
     setting = f'mqtt.ca_file = "{ca_file}"'
     _read_public(Path(ca_file), setting)

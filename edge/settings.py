@@ -281,7 +281,28 @@ class Leds:
     green_pin: int = _number(27, -1, 27, "BCM pin", "Green of the event LED; -1: absent.")
     blue_pin: int = _number(23, -1, 27, "BCM pin", "Blue of the event LED; -1: absent.")
     fault_pin: int = _number(24, -1, 27, "BCM pin", "Fault LED; -1: absent.")
-    pulse_ms: int = _number(600, 100, 5000, "ms", "How long the event LED shows one event.")
+    active_high: bool = _switch(
+        True, "Capture and fault LED are lit while their pins are high; false: wired to 3.3 V, lit while low."
+    )
+    common_anode: bool = _switch(
+        False, "The event LED's colours share the 3.3 V side, so that a colour is lit while its pin is low."
+    )
+    # A dot is a ninth of it: people count flashes up to about five a second, and 600 ms would be seven and a half.
+    pulse_ms: int = _number(1000, 100, 5000, "ms", "How long the event LED shows one event.")
+
+
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """What people operate, by BCM pin number; each lies between its pin and ground."""
+
+    privacy_pin: int = _number(-1, -1, 27, "BCM pin", "Latching switch that closes the camera; -1: absent.")
+    privacy_contact: str = _choice(
+        ("normally_open", "normally_closed"),
+        "Whether a closed contact asks for privacy, or an open one, so that a broken wire does too.",
+    )
+    identify_pin: int = _number(
+        -1, -1, 27, "BCM pin", "Push button that makes the device blink and log, to be found; -1: absent."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +328,7 @@ class Config:
     history: History = field(default_factory=History)
     mqtt: Mqtt = field(default_factory=Mqtt)
     leds: Leds = field(default_factory=Leds)
+    switches: Switches = field(default_factory=Switches)
     log: Log = field(default_factory=Log)
 
 

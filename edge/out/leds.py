@@ -24,6 +24,7 @@ fault has a number of blinks.
 | broker | 4 |
 | accelerator | 5 |
 | disk | 6 |
+| configuration | 7 |
 
 A dot is lit for one ninth of `leds.pulse_ms`, a dash for three, the gap is one. Several faults take turns. An event
 shows while a person looks for the device too; then the blinks go on. Without an event LED the fault LED blinks them.
@@ -82,6 +83,7 @@ class Fault(IntEnum):
     BROKER = 4
     ACCELERATOR = 5
     DISK = 6
+    CONFIGURATION = 7
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +37,7 @@ from edge.out.systemd import Notifier, Watchdog
 from edge.payload import PayloadWriter, info_payload
 from edge.pipeline import Pipeline, Statistics
 from edge.records import Event
+from edge.reload import Reload
 from edge.stages import Spread, Stage
 from edge.store.outbox import Outbox
 
@@ -96,6 +97,9 @@ class App:
         self._handled = 0
         self._snapshot_s = 0.0
         self._is_closed = self._is_announced = False
+        self._reconfigured: Config | None = None
+        """What the worker is to go on with."""
+        self._configuration_problem = ""
         self._done = threading.Event()
         self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
         # Crops are too small to be shared out: on two cores the second thread burnt 0.5 ms a frame and saved nothing.
@@ -156,6 +160,8 @@ class App:
                 open_source, self._queue, is_live=self._is_live, retried=self._watchdog.progress,
                 light=leds.capture if leds is not None else lambda _: None,
                 paused=self._is_live and outbox is not None and was_paused(outbox),
+                # No one at a screen reads an error; a device that stays shows it, and goes on once the camera is back.
+                stays=self._notifier.is_supervised,
             ),
             lambda reader: reader.close(JOIN_S),
         )  # fmt: skip
@@ -171,7 +177,7 @@ class App:
         }
         self._pipeline = Pipeline(config, models, clock_ns=time.perf_counter_ns)
         self.statistics: Statistics = self._pipeline.statistics
-        writer = PayloadWriter(
+        self._writer = writer = PayloadWriter(
             config.device.id, self.boot_id, 0, self._hashes,
             report=config.device.report, clock_synchronised=clock.is_synchronised,
         )  # fmt: skip
@@ -183,23 +189,35 @@ class App:
         self._dispatcher = Dispatcher(writer, outbox, later, is_replay=self._is_replay)
         self._parts.callback(self._dispatcher.close, JOIN_S)
         self._health = Health(config, self.boot_id, mqtt, leds, self._notifier, outbox, desk)
-        if mqtt is not None:
-            info = info_payload(
-                config.device.id, self.boot_id, version=__version__, purpose=config.device.purpose,
-                report=config.device.report, model_hashes=self._hashes,
-                topics=[*mqtt.topics, *command_topics(base)], protocol=config.mqtt.protocol,
-                engine=models.status.engine,
-            )  # fmt: skip
-            mqtt.publish_info(info)
-            if not self._is_replay:
-                # A recording is no device that could be paused or identified.
-                mqtt.publish_discovery(discovery_payload(config, version=__version__))
+        self._introduce()
+        if mqtt is not None and not self._is_replay:
+            # A recording is no device that could be paused or identified.
+            mqtt.publish_discovery(discovery_payload(config, version=__version__))
+
+    def _introduce(self) -> None:
+        """Publish what this device is."""
+        if self.mqtt is None:
+            return
+        config = self._config
+        base = device_topic(config.mqtt, config.device.id)
+        info = info_payload(
+            config.device.id, self.boot_id, version=__version__, purpose=config.device.purpose,
+            report=config.device.report, model_hashes=self._hashes,
+            topics=[*self.mqtt.topics, *command_topics(base)], protocol=config.mqtt.protocol,
+            engine=self._models.status.engine,
+        )  # fmt: skip
+        self.mqtt.publish_info(info)
 
     def __enter__(self) -> "App":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    @property
+    def config(self) -> Config:
+        """The configuration in use."""
+        return self._config
 
     @property
     def is_running(self) -> bool:
@@ -229,6 +247,38 @@ class App:
             self._announce()
         self._health.show(self._report())
 
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Tell the service manager that the configuration is being read again, and when that is over."""
+        if self._is_announced:
+            self._notifier.reloading()
+        yield
+        if self._is_announced:
+            self._notifier.ready()
+
+    def reload(self, reload: Reload, open_source: Callable[[], FrameSource]) -> None:
+        """Go on with other settings, from the thread that attends.
+
+        Args:
+            reload: what `edge.reload.compare` made of the configuration in use, `config`, and a new one.
+            open_source: opens the source that the new one describes.
+        """
+        self._configuration_problem = ""
+        self._config = reload.config
+        self.outbox.reconfigure(reload.config.outbox, reload.config.history)
+        self._health.reconfigure(reload.config)
+        if reload.changes("device"):
+            self._writer.report = reload.config.device.report
+            self._introduce()
+        if any(map(reload.changes, ("device", "face", "motion", "spot", "baseline", "event"))):
+            self._reconfigured = reload.config
+        if reload.changes("camera"):
+            self._reader.replace(open_source)
+
+    def refuse_reload(self, problem: str) -> None:
+        """Show that the configuration was not taken, until one is."""
+        self._configuration_problem = problem
+
     def close(self) -> None:
         """Stop reading, let the pipeline finish, and close every part in reverse order. May be called again."""
         if self._is_closed:
@@ -251,6 +301,7 @@ class App:
     def _work(self) -> None:
         try:
             while (frame := self._queue.get()) is not None:
+                self._take_settings()
                 self._publish(self._pipeline.feed(frame))
                 self._note_in_journal()
                 self._note_progress()
@@ -267,6 +318,13 @@ class App:
             self.statistics = self._pipeline.statistics
             self._queue.close()
             self._done.set()
+
+    def _take_settings(self) -> None:
+        """Go on with what a reload has left here."""
+        if (config := self._reconfigured) is not None:
+            self._reconfigured = None
+            self._publish(self._pipeline.reconfigure(config))
+            self._note_in_journal()
 
     def _note_in_journal(self) -> None:
         if self._journal is not None:
@@ -312,4 +370,5 @@ class App:
             unwritten=self._dispatcher.unwritten,
             failure=self.failure,
             warnings=self._reader.warnings,
+            configuration_problem=self._configuration_problem,
         )

@@ -97,8 +97,12 @@ class Baseline:
     """
 
     def __init__(self, config: BaselineConfig) -> None:
-        self._needed = max(1, round(config.seconds * 1e9 / (STEP_NS * _SAMPLED)))
+        self.reconfigure(config)
         self.reset()
+
+    def reconfigure(self, config: BaselineConfig) -> None:
+        """Take another length of calm time; what is already learnt stays."""
+        self._needed = max(1, round(config.seconds * 1e9 / (STEP_NS * _SAMPLED)))
 
     def reset(self) -> None:
         """Forget the person."""
@@ -144,7 +148,7 @@ class Baseline:
     def rest(self) -> Rest:
         """What is known by now."""
         if not self._is_ready:
-            return Rest(progress=len(self._samples) / self._needed)
+            return Rest(progress=min(len(self._samples) / self._needed, 1.0))
         return Rest(
             ready=True,
             progress=1.0,

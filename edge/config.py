@@ -30,6 +30,7 @@ from edge.settings import (
     Mqtt,
     Outbox,
     Spot,
+    is_taken_at_reload,
 )
 
 __all__ = [
@@ -259,12 +260,13 @@ def to_toml(config: Config, redact: bool = True) -> str:
 
 def reference() -> str:
     """Give a Markdown table of every key."""
-    lines = ["| key | default | allowed | meaning |", "|---|---|---|---|"]
+    lines = ["| key | default | allowed | new value taken | meaning |", "|---|---|---|---|---|"]
     for name, about in KEYS.items():
         # The host's own name must not get into a document.
         default = "from the host name" if name == "device.id" else f"`{_toml(_default(name))}`"
         allowed = about.limit or WORDS[about.kind]
-        lines.append(f"| `{name}` | {default} | {allowed} | {about.doc} |")
+        taken = "at reload" if is_taken_at_reload(name) else "at restart"
+        lines.append(f"| `{name}` | {default} | {allowed} | {taken} | {about.doc} |")
     return "\n".join(lines) + "\n"
 
 

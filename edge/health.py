@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edge import clock
 from edge.baseline import Rest
 from edge.config import Config
 from edge.errors import PublishError
@@ -57,6 +58,8 @@ class Report:
     """Empty, or why the run is over before its time."""
     warnings: tuple[str, ...]
     """Of the source."""
+    configuration_problem: str = ""
+    """Why the configuration file is not what the device runs with; empty if it is."""
 
 
 class Health:
@@ -98,6 +101,10 @@ class Health:
         self._broker_away_s: float | None = None
         self._dropped_before = 0
         self._dropping_s = -math.inf
+
+    def reconfigure(self, config: Config) -> None:
+        """Judge by other settings from now on."""
+        self._config = config
 
     def show(self, report: Report) -> None:
         """Show a report; cheap when nothing has changed."""
@@ -148,7 +155,8 @@ class Health:
     def _trouble(self, report: Report, now_s: float) -> list[str]:
         """Give what keeps events from being kept, published or asked for."""
         disk = self._outbox.problem or self._outbox.warning
-        reasons = [problem for problem in (report.sink_problem, disk) if problem]
+        problems = (report.configuration_problem, clock.problem(self._clock_ns()), report.sink_problem, disk)
+        reasons = [problem for problem in problems if problem]
         if self._mqtt is not None:
             if self._away_s(now_s) >= BROKER_GRACE_S:
                 reasons.append(f"mqtt: {self._mqtt.problem}")
@@ -173,7 +181,8 @@ class Health:
         self._leds.fault(Fault.ACCELERATOR, report.accelerator.state == "lost")
         self._leds.fault(Fault.BROKER, self._away_s(now_s) >= BROKER_GRACE_S)
         self._leds.fault(Fault.DISK, bool(self._outbox.problem or self._outbox.warning))
-        self._leds.fault(Fault.OTHER, bool(report.sink_problem))
+        self._leds.fault(Fault.CONFIGURATION, bool(report.configuration_problem))
+        self._leds.fault(Fault.OTHER, bool(report.sink_problem or clock.problem(self._clock_ns())))
 
     def _send(self, state: str, reasons: list[str], report: Report) -> None:
         self._notifier.status(self._line(state, reasons, report))

@@ -61,7 +61,7 @@ class PayloadWriter:
         """May be replaced between events."""
         self.start_time_ns = start_time_ns
         """Likewise, when the wall clock has been set."""
-        self._report = report
+        self.report = report
         self._device_id, self._boot_id = device_id, boot_id
         self._clock_synchronised = clock_synchronised
         self._model = {part: _tagged(digest) for part, digest in model_hashes.items()}
@@ -95,7 +95,7 @@ class PayloadWriter:
             "offset_s": round(spot.offset_ns / 1e9, 4),
             "duration_ms": round((spot.offset_ns - spot.onset_ns) / 1e6),
         }
-        if self._report == "emotion" and event.emotion is not None:
+        if self.report == "emotion" and event.emotion is not None:
             payload |= {
                 "emotion": event.emotion,
                 "confidence": _rounded(event.confidence, 3),

@@ -94,18 +94,9 @@ class Pipeline:
         self._continuity = Continuity()
         detector = Detector(models.detector, score_min=CONFIRMED_SCORE)
         self._tracker = Tracker(detector, LandmarkNet(models.landmark), config.face, self.stopwatch)
-        self._motion = RegionalMotion(anchor_period_ms=config.motion.anchor_period_ms)
-        self.spotter = Spotter(models.spotter, threshold=config.spot.threshold, hop_ms=config.spot.hop_ms)
         self._coverage = Coverage()
         self.baseline = Baseline(config.baseline)
-        self._gate = Gate(
-            config.event,
-            threshold=config.spot.threshold,
-            noise_factor=config.baseline.noise_factor,
-            report=config.device.report,
-            coverage=self._coverage,
-            baseline=self.baseline,
-        )
+        self._tune()
         self._tally = _Tally()
         self._face_id = 0
         self._since_ns: int | None = None
@@ -175,6 +166,20 @@ class Pipeline:
             self.not_assessable.append(ended)
         return events
 
+    def reconfigure(self, config: Config) -> list[Event]:
+        """Go on with other settings; give the events that were still open.
+
+        The face is followed on and the counts go on. What was measured of the moment is dropped, so that the next
+        quarter of a second cannot be assessed.
+        """
+        self.refusals, self.not_assessable = [], []
+        events = self._interrupt()
+        self._config = config
+        self._tracker.reconfigure(config.face)
+        self.baseline.reconfigure(config.baseline)
+        self._tune()
+        return events
+
     def close(self) -> None:
         """Close the models."""
         self._models.close()
@@ -203,6 +208,22 @@ class Pipeline:
             others=tally.others,
             rest=self.baseline.rest,
             clock_steps=self._continuity.clock_steps,
+        )
+
+    def _tune(self) -> None:
+        """Make the parts that hold settings and nothing that is worth keeping."""
+        config = self._config
+        self._motion = RegionalMotion(anchor_period_ms=config.motion.anchor_period_ms)
+        self.spotter = Spotter(
+            self._models.spotter, threshold=config.spot.threshold, hop_ms=config.spot.hop_ms
+        )
+        self._gate = Gate(
+            config.event,
+            threshold=config.spot.threshold,
+            noise_factor=config.baseline.noise_factor,
+            report=config.device.report,
+            coverage=self._coverage,
+            baseline=self.baseline,
         )
 
     def _obstacle(self, face: TrackedFace | None) -> Reason | None:

@@ -341,3 +341,14 @@ KEYS: dict[str, Key] = {
     for item in fields(section)
 }
 """Every key by its full name, in the order of the file."""
+
+_TAKEN_AT_RELOAD = {
+    "device.purpose", "device.report", "outbox.max_events", "outbox.max_mb",
+    *(name for name in KEYS if name.startswith(("camera.", "face.", "motion.", "spot.", "baseline.", "event."))),
+    *(name for name in KEYS if name.startswith(("history.", "log."))),
+} - {"camera.queue_frames", "camera.source"}  # fmt: skip
+
+
+def is_taken_at_reload(name: str) -> bool:
+    """Tell whether a running device takes a new value of the key `name` (`edge.reload`), or only a new start does."""
+    return name in _TAKEN_AT_RELOAD

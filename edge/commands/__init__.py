@@ -62,3 +62,31 @@ class StopRequest:
     def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+class ReloadRequest:
+    """SIGHUP as a flag, while it is entered, for a process without a terminal.
+
+    With one the signal keeps its usual effect: it says that the terminal has gone, and a camera must not go on behind
+    the back of whoever closed the window.
+    """
+
+    def __init__(self) -> None:
+        self._is_made = False
+        self._has_terminal = any(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
+    def __enter__(self) -> "ReloadRequest":
+        self._before = None if self._has_terminal else signal.signal(signal.SIGHUP, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if not self._has_terminal:
+            signal.signal(signal.SIGHUP, self._before)
+
+    def take(self) -> bool:
+        """Tell whether a reload was asked for since the last call."""
+        is_made, self._is_made = self._is_made, False
+        return is_made
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._is_made = True

@@ -1,19 +1,23 @@
 """`microedge run`: the service. Camera, models, broker and LEDs as the configuration says, until stopped."""
 
 import argparse
+import logging
 import time
 
 from edge.app import App
-from edge.commands import ATTEND_S, StopRequest, configuration, log_to_stderr
+from edge.commands import ATTEND_S, ReloadRequest, StopRequest, configuration, log_to_stderr
 from edge.config import Config
-from edge.errors import EdgeError
+from edge.errors import ConfigError, EdgeError
 from edge.frames import FrameSource
 from edge.frames.camera import CameraSource
 from edge.frames.paced import PacedSource
 from edge.frames.portrait import moving_portrait
 from edge.frames.webcam import WebcamSource
 from edge.out.jsonlines import JsonLinesSink
+from edge.reload import compare
 from edge.store.file import state_folder
+
+log = logging.getLogger(__name__)
 
 SYNTHETIC_S = 3600.0
 """Length of the synthetic stream, which is planned from end to end before it begins."""
@@ -26,16 +30,37 @@ def main(arguments: argparse.Namespace) -> int:
     sinks = [JsonLinesSink(None)] if arguments.json else []
     with (
         StopRequest() as stop,
+        ReloadRequest() as reload,
         App(
             config, lambda: open_camera(config), is_live=True, folder=state_folder(config), sinks=sinks
         ) as app,
     ):
         while app.is_running and not stop.is_made:
+            if reload.take():
+                _reload(app, arguments)
             app.attend()
             time.sleep(ATTEND_S)
     if app.failure:
         raise EdgeError(app.failure)
     return 0
+
+
+def _reload(app: App, arguments: argparse.Namespace) -> None:
+    """Read the configuration again; one with a mistake changes nothing."""
+    with app.reloading():
+        try:
+            new = compare(app.config, configuration(arguments))
+        except ConfigError as error:
+            mistakes = str(error).splitlines()
+            for mistake in mistakes:
+                log.error("not reloaded: %s", mistake)
+            further = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
+            app.refuse_reload(f"configuration not reloaded, the old one is in use: {mistakes[0]}{further}")
+            return
+        if new.changes("log"):
+            log_to_stderr(new.config)
+        app.reload(new, lambda: open_camera(new.config))
+        log.info("reloaded: %s", new.words)
 
 
 def open_camera(config: Config) -> FrameSource:

@@ -79,19 +79,22 @@ class Tracker:
     ) -> None:
         """Take the two nets, the `[face]` section of the configuration (None: its defaults) and what times them."""
         self._stopwatch = stopwatch or Stopwatch()
-        settings = settings or Face()
+        self.reconfigure(settings or Face())
         self.why_not = Reason.NO_FACE
         self._detector = detector
         self._net = landmark_net
-        self._settings = settings
-        # Frames come on their own beat: a pass is due when the next frame would be further from the beat.
-        self._landmark_period_s = settings.landmark_period_ms / 1000 - 0.002
         self._following: _Following | None = None
         self._face_id = 0
         self._others = 0
         self._detected_s: float | None = None
         self._last_s = 0.0
         self._crop = np.zeros((CROP_SIZE, CROP_SIZE), np.uint8)
+
+    def reconfigure(self, settings: Face) -> None:
+        """Go on with other settings; the face is followed on."""
+        self._settings = settings
+        # Frames come on their own beat: a pass is due when the next frame would be further from the beat.
+        self._landmark_period_s = settings.landmark_period_ms / 1000 - 0.002
 
     def track(self, frame: Frame) -> TrackedFace | None:
         """Give the followed face in this frame; None where there is none, and `why_not` says why."""

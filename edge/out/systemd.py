@@ -41,6 +41,10 @@ class Notifier:
         """Show one line of free text in `systemctl status`."""
         self._send("STATUS=" + " ".join(text.split()))
 
+    def reloading(self) -> None:
+        """Say that the configuration is being read again; `ready` ends it."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
     def stopping(self) -> None:
         """Say that the service is shutting down."""
         self._send("STOPPING=1")

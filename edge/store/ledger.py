@@ -103,8 +103,12 @@ class Ledger:
     def __init__(self, database: sqlite3.Connection, config: OutboxConfig, history: History) -> None:
         """Read what they hold; see `edge.store.file.open_store`."""
         self.database = database
-        self._config, self._history = config, history
+        self.reconfigure(config, history)
         self.count()
+
+    def reconfigure(self, config: OutboxConfig, history: History) -> None:
+        """Take other limits from the next change on."""
+        self._config, self._history = config, history
 
     def count(self) -> None:
         """Count anew what waits and what is lost."""

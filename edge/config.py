@@ -51,6 +51,7 @@ __all__ = [
     "Spot",
     "example",
     "load",
+    "read",
     "reference",
     "to_toml",
 ]
@@ -70,6 +71,14 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: with one line for every mistake, each naming the file (or `--set`), key, value and limit.
     """
+    config, mistakes = read(path, overrides)
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return config
+
+
+def read(path: Path | None, overrides: Sequence[str] = ()) -> tuple[Config, list[str]]:
+    """Do as `load`, but leave every key that is wrong at its default and give the mistakes, in words, beside."""
     mistakes: list[str] = []
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -86,9 +95,7 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     for names, mistake in _conflicts(config):
         origin = next((origins[name] for name in reversed(names) if name in origins), "defaults")
         mistakes.append(f"{origin}: {mistake}")
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
-    return config
+    return config, mistakes
 
 
 def _file_entries(path: Path | None, mistakes: list[str]) -> Iterator[tuple[str, str, Any]]:

@@ -22,14 +22,14 @@ from edge import __version__, clock
 from edge.config import Config, History
 from edge.control import Control, was_paused
 from edge.dispatch import Dispatcher
-from edge.errors import ConfigError, EdgeError
+from edge.errors import ConfigError, EdgeError, ModelError, PublishError, SourceError
 from edge.feed import FrameQueue, Reader
 from edge.frames import FrameSource
 from edge.health import Health, Report
 from edge.inference.models import Models, load_models
 from edge.out import EventSink
 from edge.out.journal import Journal
-from edge.out.leds import Leds
+from edge.out.leds import Fault, Leds
 from edge.out.mqtt.commands import CommandDesk, command_topics
 from edge.out.mqtt.discovery import discovery_payload
 from edge.out.mqtt.sink import MqttSink, device_topic
@@ -50,6 +50,12 @@ FILE_QUEUE_FRAMES = 4
 JOIN_S = 1.0
 """Time that a thread gets to finish what it is at when the device stops."""
 SNAPSHOT_S = 0.1
+START_FAILURE_S = 6.0
+"""How long the fault LED says why a service does not start, before it ends; long enough for two rounds of any code."""
+_FAULTS = {
+    ConfigError: Fault.CONFIGURATION, SourceError: Fault.CAMERA, ModelError: Fault.MODELS, PublishError: Fault.DISK,
+}  # fmt: skip
+"""What the fault LED shows for what keeps the device from starting."""
 
 
 class App:
@@ -165,7 +171,13 @@ class App:
             ),
             lambda reader: reader.close(JOIN_S),
         )  # fmt: skip
+        if reader is not None and reader.problem and problems:
+            problems.append(SourceError(reader.problem))
         if models is None or reader is None or outbox is None or problems:
+            if leds is not None and self._notifier.is_supervised:
+                if reader is not None:
+                    reader.close(JOIN_S)
+                _show_start_failure(leds, problems)
             kind = ConfigError if any(isinstance(each, ConfigError) for each in problems) else EdgeError
             raise kind("\n".join(str(problem) for problem in problems)) from problems[0]
         self._reader, self.leds, self.mqtt, self.outbox = reader, leds, mqtt, outbox
@@ -372,3 +384,10 @@ class App:
             warnings=self._reader.warnings,
             configuration_problem=self._configuration_problem,
         )
+
+
+def _show_start_failure(leds: Leds, problems: Sequence[EdgeError]) -> None:
+    """Blink what is wrong for a person who stands before the device, and has no other way to learn it."""
+    for problem in problems:
+        leds.fault(_FAULTS.get(type(problem), Fault.OTHER), True)
+    time.sleep(START_FAILURE_S)

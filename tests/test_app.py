@@ -242,6 +242,31 @@ def test_start_up_reports_everything_that_is_missing_at_once(config: Config, tmp
         assert any(part in line for line in lines)
 
 
+def test_a_service_that_cannot_start_blinks_why_before_it_ends(
+    config: Config, pins: MockFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.app.START_FAILURE_S", 0.01)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    shown: list[Fault] = []
+    monkeypatch.setattr("edge.app.Leds.fault", lambda _, fault, present: shown.append(fault))
+    config = with_leds(config)
+    config = replace(
+        config,
+        inference=replace(config.inference, models=str(tmp_path)),
+        mqtt=replace(config.mqtt, enabled=True, username="me", password_file=str(tmp_path / "secret")),
+    )
+    with pytest.raises(ConfigError) as caught:
+        App(config, _absent, is_live=True, folder=tmp_path, pin_factory=pins)
+    # Under systemd an absent camera alone would be waited for, but a report leaves nothing out.
+    assert "camera 0: not there" in str(caught.value)
+    assert set(shown) == {Fault.MODELS, Fault.CONFIGURATION, Fault.CAMERA}
+    assert capture_states(pins, config)[-1] is False
+
+
+def _absent() -> Camera:
+    raise SourceError("camera 0: not there")
+
+
 def test_the_end_of_a_file_ends_the_run_without_a_failure(config: Config, until: Until) -> None:
     with App(config, lambda: Camera(40), is_live=False, is_replay=True) as app:
         until(lambda: not app.is_running, "the end of the stream")

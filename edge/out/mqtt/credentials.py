@@ -97,15 +97,33 @@ def tls_context(config: Mqtt, environment: Mapping[str, str] = os.environ) -> ss
     return context
 
 
+def secrets(config: Mqtt, environment: Mapping[str, str] = os.environ) -> tuple[str, ssl.SSLContext | None]:
+    """Give what `password` and `tls_context` give.
+
+    Raises:
+        ConfigError: what is wrong with either, one line each.
+    """
+    mistakes, word, context = [], "", None
+    try:
+        word = password(config, environment)
+    except ConfigError as error:
+        mistakes.append(str(error))
+    try:
+        context = tls_context(config, environment)
+    except ConfigError as error:
+        mistakes.append(str(error))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return word, context
+
+
 def problems(config: Mqtt, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Give what is wrong with the secrets and certificates, one line each, where a start would stop at the first."""
-    found = []
-    for read in (password, tls_context):
-        try:
-            read(config, environment)
-        except ConfigError as error:
-            found.append(str(error))
-    return found
+    """Give what is wrong with the secrets and certificates, one line each."""
+    try:
+        secrets(config, environment)
+    except ConfigError as error:
+        return str(error).splitlines()
+    return []
 
 
 def _trust(context: ssl.SSLContext, ca_file: str) -> None:

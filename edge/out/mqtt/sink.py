@@ -25,7 +25,7 @@ from edge.out.mqtt.board import Board
 from edge.out.mqtt.client import INCOMING_LIMIT, Access
 from edge.out.mqtt.commands import Answer, CommandDesk
 from edge.out.mqtt.connection import CLOSE_TIMEOUT_S, Connection
-from edge.out.mqtt.credentials import BrokerAddress, password, tls_context, where
+from edge.out.mqtt.credentials import BrokerAddress, secrets, where
 from edge.payload import encode
 from edge.records import Event
 from edge.store.outbox import Outbox
@@ -72,16 +72,17 @@ class MqttSink:
             clock_ns: UTC, ns since 1970; session numbers are made from it.
 
         Raises:
-            ConfigError: if a file with a password, certificate or key cannot be used.
+            ConfigError: for each file with a password, certificate or key that cannot be used, a line.
         """
+        password, tls = secrets(config)
         self._access = Access(
             protocol=config.protocol,
             client_id=f"{config.topic_prefix}-{device_id}",
             base=device_topic(config, device_id),
             keep_alive_s=config.keep_alive_s,
             username=config.username,
-            password=password(config),
-            tls=tls_context(config),
+            password=password,
+            tls=tls,
             has_certificate=bool(config.certificate_file),
             websocket_path=config.websocket_path if config.transport == "websockets" else "",
             check_echo=config.check_echo,

@@ -266,14 +266,27 @@ def to_toml(config: Config, redact: bool = True) -> str:
 
 
 def reference() -> str:
-    """Give a Markdown table of every key."""
-    lines = ["| key | default | allowed | new value taken | meaning |", "|---|---|---|---|---|"]
-    for name, about in KEYS.items():
-        # The host's own name must not get into a document.
-        default = "from the host name" if name == "device.id" else f"`{_toml(_default(name))}`"
-        allowed = about.limit or WORDS[about.kind]
-        taken = "at reload" if is_taken_at_reload(name) else "at restart"
-        lines.append(f"| `{name}` | {default} | {allowed} | {taken} | {about.doc} |")
+    """Give a Markdown page about every key."""
+    lines = [
+        "# Configuration",
+        "",
+        "Made by `microedge config reference`. The device reads `/etc/microedge/config.toml`; every key may be left out.",
+        "`microedge config check` names every mistake at once. `systemctl reload microedge` has a running device take what",
+        "it can take at reload; a file with a mistake changes nothing, and the device says so. `--set section.key=value`",
+        "overrides a key for one call of any command.",
+    ]
+    for section, keys in _by_section():
+        lines += [
+            "", f"## [{section}]", "", str(SECTIONS[section].__doc__), "",
+            "| key | default | allowed | new value taken | meaning |", "|---|---|---|---|---|",
+        ]  # fmt: skip
+        for key, about in keys.items():
+            name = f"{section}.{key}"
+            # The host's own name must not get into a document.
+            default = "from the host name" if name == "device.id" else f"`{_toml(_default(name))}`"
+            allowed = about.limit or WORDS[about.kind]
+            taken = "at reload" if is_taken_at_reload(name) else "at restart"
+            lines.append(f"| `{name}` | {default} | {allowed} | {taken} | {about.doc} |")
     return "\n".join(lines) + "\n"
 
 

@@ -47,11 +47,11 @@ def boot(
     the old hierarchy, memory and CPU limits are accepted there but not enforced.
 
     Args:
-        root: it is written to: a copy or a `layer` of a `rootfs`. What the journal holds stays in its `/var/log/journal`.
+        root: it is written to: a copy or a `layer` of a `rootfs`. The journal stays in its `/var/log/journal`.
         script: for /bin/sh, run by root; give it `set -e` to stop at a command that fails.
         timeout_s: for everything, boot included (about a second).
-        network: whether it shares this machine's network; otherwise it has a loopback interface of its own and no other.
-        binds: folders of this machine and where they appear in the container, for reading only.
+        network: whether it shares this machine's network; if not, it has a loopback interface of its own alone.
+        binds: folders of this machine, and where they appear in the container for reading only.
 
     Returns:
         What the script wrote to its standard output and error.

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from inspect import getsource
 from pathlib import Path
 
 from tools.container.machine import ContainerError
@@ -57,10 +58,10 @@ def cache_folder() -> Path:
 
 
 def rootfs(release: str = "bookworm") -> Path:
-    """Give the pristine root folder of a Debian release for amd64 or whatever this machine is, built if it is not there.
+    """Give the pristine root folder of a Debian release for this machine's processor, built if it is not there.
 
     It is shared: write to a `layer` or a copy (`cp -a --reflink=auto`) of it. Building takes half a minute to two
-    minutes and about 300 MB.
+    minutes and about 300 MB of disk.
 
     Raises:
         ContainerError: this machine lacks something, or the packages cannot be had.
@@ -69,8 +70,9 @@ def rootfs(release: str = "bookworm") -> Path:
         raise ContainerError(f"release {release!r}: not one of {', '.join(RELEASES)}")
     if lacks := missing():
         raise ContainerError("; ".join(lacks))
-    # Whatever this module says about the root may have changed.
-    recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    recipe = hashlib.sha256(" ".join((MIRROR, *PACKAGES, *_QUIET, getsource(_build))).encode()).hexdigest()[
+        :12
+    ]
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     root = folder / f"{release}-{recipe}"

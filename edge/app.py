@@ -171,15 +171,17 @@ class App:
             ),
             lambda reader: reader.close(JOIN_S),
         )  # fmt: skip
-        if reader is not None and reader.problem and problems:
-            problems.append(SourceError(reader.problem))
         if models is None or reader is None or outbox is None or problems:
+            if reader is not None and reader.problem:
+                problems.append(SourceError(reader.problem))
             if leds is not None and self._notifier.is_supervised:
                 if reader is not None:
                     reader.close(JOIN_S)
                 _show_start_failure(leds, problems)
             kind = ConfigError if any(isinstance(each, ConfigError) for each in problems) else EdgeError
-            raise kind("\n".join(str(problem) for problem in problems)) from problems[0]
+            # The device could live with these, but whoever mends the others wants to know.
+            others = (clock.problem(), outbox.problem or outbox.warning if outbox is not None else "")
+            raise kind("\n".join([*map(str, problems), *filter(None, others)])) from problems[0]
         self._reader, self.leds, self.mqtt, self.outbox = reader, leds, mqtt, outbox
         self._models = models
         self._hashes = {

@@ -337,6 +337,29 @@ def test_run_reports_all_that_is_missing_at_once_and_never_a_traceback(
     assert any("inference.models" in line for line in lines)
 
 
+def test_one_report_names_all_that_keeps_a_device_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("of all things\n")
+    secret.chmod(0o644)
+    monkeypatch.setattr("edge.clock.time.time_ns", lambda: 1_000_000_000)
+    monkeypatch.setenv("GPIOZERO_PIN_FACTORY", "native")  # which needs a Raspberry Pi
+    settings = (
+        "camera.source=webcam", f"camera.device={tmp_path}/absent", "inference.accelerator=edgetpu",
+        "mqtt.username=me", f"mqtt.password_file={secret}", f"outbox.folder={secret}/below",
+    )  # fmt: skip
+    assert main(["run", *(part for setting in settings for part in ("--set", setting))]) == 2
+    report = [line for line in capsys.readouterr().err.splitlines() if line.startswith("microedge: ")]
+    for wrong in (
+        f"{tmp_path}/absent", "edgetpu: no libedgetpu", "edgetpu: no device",
+        "leds.capture_pin = 17", f'mqtt.password_file = "{secret}": others may read it (mode 0644)',
+        f'outbox.folder = "{secret}/below"', "clock: says 1970-01-01",
+    ):  # fmt: skip
+        assert sum(wrong in line for line in report) == 1, (wrong, report)
+    assert "of all things" not in "".join(report)
+
+
 def test_run_stops_cleanly_on_sigterm_and_says_so_to_its_service_manager(
     shared_broker: Any, topic_prefix: str, tmp_path: Path
 ) -> None:

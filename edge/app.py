@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +34,7 @@ from edge.out.leds import Fault, Leds
 from edge.out.mqtt.commands import CommandDesk, command_topics
 from edge.out.mqtt.discovery import discovery_payload
 from edge.out.mqtt.sink import MqttSink, device_topic
-from edge.out.systemd import Notifier, Watchdog
+from edge.out.systemd import Notifier, Part, Watchdog
 from edge.payload import PayloadWriter, info_payload
 from edge.pipeline import Pipeline, Statistics
 from edge.records import Event
@@ -163,7 +164,8 @@ class App:
             )
         reader = attempt(
             lambda: Reader(
-                open_source, self._queue, is_live=self._is_live, retried=self._watchdog.progress,
+                open_source, self._queue, is_live=self._is_live, retried=self._note_retry,
+                took=partial(self._watchdog.progress, Part.CAMERA),
                 light=leds.capture if leds is not None else lambda _: None,
                 paused=self._is_live and outbox is not None and was_paused(outbox),
                 # No one at a screen reads an error; a device that stays shows it, and goes on once the camera is back.
@@ -200,7 +202,10 @@ class App:
             tell=lambda context: setattr(writer, "context", context), leds=leds,
         )  # fmt: skip
         later = [*sinks, *(sink for sink in (mqtt, self._journal) if sink is not None)]
-        self._dispatcher = Dispatcher(writer, outbox, later, is_replay=self._is_replay)
+        self._dispatcher = Dispatcher(
+            writer, outbox, later, is_replay=self._is_replay,
+            came_round=partial(self._watchdog.progress, Part.OUTBOX),
+        )  # fmt: skip
         self._parts.callback(self._dispatcher.close, JOIN_S)
         self._health = Health(config, self.boot_id, mqtt, leds, self._notifier, outbox, desk)
         self._introduce()
@@ -260,6 +265,7 @@ class App:
             # No frame comes that could say so.
             self._announce()
         self._health.show(self._report())
+        self._watchdog.progress(Part.CONTROL)
 
     @contextmanager
     def reloading(self) -> Iterator[None]:
@@ -349,11 +355,17 @@ class App:
         self.sees_face = self._pipeline.face is not None
         self._handled += 1
         self._announce()
-        self._watchdog.progress()
+        self._watchdog.progress(Part.INFERENCE)
         # Taken in this thread, because the pipeline is not made for two.
         if (now_s := time.monotonic()) - self._snapshot_s >= SNAPSHOT_S:
             self._snapshot_s = now_s
             self.statistics = self._pipeline.statistics
+
+    def _note_retry(self) -> None:
+        """Report that the reader is well although no frame comes, and with it a worker that waits for one."""
+        self._watchdog.progress(Part.CAMERA)
+        if self._queue.is_idle:
+            self._watchdog.progress(Part.INFERENCE)
 
     def _announce(self) -> None:
         """Say once that the device is at work: a first frame has gone through, or none is to come."""

@@ -7,7 +7,7 @@ written as a payload, numbered and committed (`edge.store.outbox`), and only the
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from edge.errors import PublishError
 from edge.out import EventSink, Payload
@@ -29,7 +29,13 @@ class Dispatcher:
     """Between the worker and everything that waits. Whoever constructs it closes it."""
 
     def __init__(
-        self, writer: PayloadWriter, outbox: Outbox, sinks: Sequence[EventSink], *, is_replay: bool = False
+        self,
+        writer: PayloadWriter,
+        outbox: Outbox,
+        sinks: Sequence[EventSink],
+        *,
+        is_replay: bool = False,
+        came_round: Callable[[], None] = lambda: None,
     ) -> None:
         """Start the thread.
 
@@ -38,7 +44,9 @@ class Dispatcher:
             outbox: numbers and keeps the events.
             sinks: take each event in this order; an error of one does not keep it from the next.
             is_replay: mark events as replayed, and let `hand` raise once one could not be published.
+            came_round: told each time the outbox has answered, events or none; at least every few seconds.
         """
+        self._came_round = came_round
         self._writer, self._outbox, self._sinks, self._is_replay = writer, outbox, sinks, is_replay
         self._waiting: deque[tuple[Event, int]] = deque()
         self._changed = threading.Condition()
@@ -92,6 +100,7 @@ class Dispatcher:
                 # Whatever a sink or SQLite raises, the next event must still get out.
                 log.exception("events: failed")
                 self._note(PublishError(f"events: {type(error).__name__}: {error}"))
+            self._came_round()
         self._outbox.flush()
 
     def _next_batch(self) -> list[tuple[Event, int]] | None:

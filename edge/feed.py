@@ -44,12 +44,19 @@ class FrameQueue:
             self._tokens.put(True)
         self._held = np.empty((0, 0), np.uint8)
         """What the worker is at."""
+        self._is_wanted = False
+        """Whether the worker waits for a frame."""
         self._ended = self._closed = False
         self._dropped = 0
 
     @property
     def dropped(self) -> int:
         return self._dropped
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the worker waits for a frame and there is none."""
+        return self._is_wanted and self._waiting.empty()
 
     def put(self, frame: Frame) -> bool:
         """Hand a copy of a frame over; False once the queue has been closed."""
@@ -68,7 +75,9 @@ class FrameQueue:
 
         Its buffer is used again after the next call.
         """
+        self._is_wanted = True
         frame = self._waiting.get()
+        self._is_wanted = False
         if frame is None or self._closed:
             self._waiting.put(None)
             return None
@@ -130,6 +139,7 @@ class Reader:
         is_live: bool,
         light: Callable[[bool], None],
         retried: Callable[[], None],
+        took: Callable[[], None] = lambda: None,
         paused: bool = False,
         stays: bool = False,
     ) -> None:
@@ -141,6 +151,7 @@ class Reader:
             is_live: whether to open a broken source again rather than end; only such a source can be paused.
             light: told True before the source is opened and False after it is closed.
             retried: told before each new attempt to open, and every few seconds of a pause.
+            took: told of each frame that it has put into the queue.
             paused: whether to begin with a pause.
             stays: whether a live source that cannot be opened now is `problem`, and tried again, as one that broke.
 
@@ -148,7 +159,7 @@ class Reader:
             SourceError: the source cannot be opened.
         """
         self._open, self._queue, self.is_live = open_source, queue, is_live
-        self._light, self._retried = light, retried
+        self._light, self._retried, self._took = light, retried, took
         self._changed = threading.Condition()
         """Guards the three that follow, which any thread may look at."""
         self._is_stopping = False
@@ -310,6 +321,7 @@ class Reader:
                 self._last = (timestamp_ns, sequence, time.monotonic_ns())
                 if not self._queue.put(Frame(frame.luma, timestamp_ns, sequence)):
                     return ""
+                self._took()
         except SourceError as error:
             return str(error)
         return ""

@@ -7,11 +7,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from edge.out.systemd import Notifier, Watchdog
+from edge.out.systemd import Notifier, Part, Watchdog
 
 UNITS = Path(__file__).parents[1] / "systemd"
 
@@ -64,20 +65,62 @@ def test_the_manager_hears_every_change_of_state(manager: Manager) -> None:
     assert manager.heard() == []
 
 
-def test_progress_becomes_a_heartbeat_at_most_every_third_of_the_limit(manager: Manager) -> None:
+def all_move(watchdog: Watchdog) -> None:
+    for part in Part:
+        watchdog.progress(part)
+
+
+def test_progress_of_every_part_becomes_a_heartbeat_at_most_every_third_of_the_limit(
+    manager: Manager,
+) -> None:
     clock = Clock()
     watchdog = Watchdog(Notifier(manager.environment), manager.environment, clock)
     assert manager.heard() == []
     for _ in range(6000):
-        watchdog.progress()
+        all_move(watchdog)
         clock.now_s += 0.005
     assert manager.heard() == ["WATCHDOG=1"] * 3
 
 
-def test_without_progress_there_is_no_heartbeat(manager: Manager) -> None:
+@pytest.mark.parametrize("hung", Part)
+def test_while_any_part_hangs_there_is_no_heartbeat_and_the_log_names_it_once(
+    manager: Manager, caplog: pytest.LogCaptureFixture, hung: Part
+) -> None:
     clock = Clock()
     watchdog = Watchdog(Notifier(manager.environment), manager.environment, clock)
-    watchdog.progress()
+    all_move(watchdog)
+    assert manager.heard() == ["WATCHDOG=1"]
+    for _ in range(100):
+        clock.now_s += 1
+        for part in set(Part) - {hung}:
+            watchdog.progress(part)
+    assert manager.heard() == []
+    assert caplog.text.count("no progress of") == 1
+    assert f"no progress of {hung} for 15 s; after 30 s" in caplog.text
+    watchdog.progress(hung)
+    assert manager.heard() == ["WATCHDOG=1"]
+
+
+def test_a_part_may_take_its_time_within_the_limit(manager: Manager) -> None:
+    """A camera that is away is tried every 8 s; heartbeats go on coming at a third of the limit, 10 s."""
+    clock = Clock()
+    watchdog = Watchdog(Notifier(manager.environment), manager.environment, clock)
+    heard_s = []
+    for step in range(1000):
+        clock.now_s += 0.1
+        for part in (Part.OUTBOX, Part.CONTROL):
+            watchdog.progress(part)
+        if step % 80 == 0:
+            watchdog.progress(Part.CAMERA)
+            watchdog.progress(Part.INFERENCE)
+        heard_s += [clock.now_s] * len(manager.heard())
+    assert max(later - earlier for earlier, later in pairwise(heard_s)) < 10.2
+
+
+def test_without_any_progress_there_is_no_heartbeat(manager: Manager) -> None:
+    clock = Clock()
+    watchdog = Watchdog(Notifier(manager.environment), manager.environment, clock)
+    all_move(watchdog)
     clock.now_s += 1000
     assert manager.heard() == ["WATCHDOG=1"]
 
@@ -90,13 +133,13 @@ def test_a_limit_for_nobody_or_for_another_process_is_left_alone(
     manager: Manager, changes: dict[str, str]
 ) -> None:
     environment = manager.environment | changes
-    Watchdog(Notifier(environment), environment, Clock()).progress()
+    all_move(Watchdog(Notifier(environment), environment, Clock()))
     assert manager.heard() == []
 
 
 def test_a_limit_for_this_process_is_kept(manager: Manager) -> None:
     environment = manager.environment | {"WATCHDOG_PID": str(os.getpid())}
-    Watchdog(Notifier(environment), environment, Clock()).progress()
+    all_move(Watchdog(Notifier(environment), environment, Clock()))
     assert manager.heard() == ["WATCHDOG=1"]
 
 
@@ -105,7 +148,7 @@ def test_without_a_manager_every_call_does_nothing() -> None:
     assert not notifier.is_supervised
     notifier.ready()
     notifier.status("running")
-    Watchdog(notifier, {}).progress()
+    all_move(Watchdog(notifier, {}))
     notifier.stopping()
     notifier.close()
 

@@ -8,8 +8,10 @@ Source: sd_notify(3) for the messages, sd_watchdog_enabled(3) for WATCHDOG_USEC 
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +72,25 @@ class Notifier:
             self._failing = True
 
 
-class Watchdog:
-    """Turns progress into heartbeats, at most one per third of the time that systemd allows.
+class Part(StrEnum):
+    """What has to make progress for the device to be well."""
 
-    There is no timer: when frames stop, heartbeats stop, and systemd restarts the service.
+    CAMERA = "camera"
+    """The reader took a frame, tried to open the camera again, or rests because it was told to."""
+    INFERENCE = "inference"
+    """The worker took a frame through the models, or waits for one that a camera does not give."""
+    OUTBOX = "outbox"
+    """The dispatcher came round, and the store answered: on disk or, while the disk does not take it, in memory."""
+    CONTROL = "control"
+    """The main thread looked at commands, switches and signals: one who cannot pause the device must not be watched."""
+
+
+class Watchdog:
+    """Turns progress into heartbeats: one when every part has made some since the last, at most three in the limit.
+
+    There is no timer: a heartbeat is sent by a thread that has just done its work. When any part hangs, heartbeats
+    stop, the log names it, and systemd restarts the service. What waits for a network is no part: a broker that is
+    away for a week is no reason to restart.
     """
 
     def __init__(
@@ -85,12 +102,35 @@ class Watchdog:
         """Read the limit from the environment; stay silent without one, or if it is for another process."""
         limit_us = environment.get("WATCHDOG_USEC", "")
         for_us = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self._period_s = int(limit_us) / 3e6 if for_us and limit_us.isdecimal() else 0.0
+        self._limit_s = int(limit_us) / 1e6 if for_us and limit_us.isdecimal() else 0.0
         self._notifier, self._clock_s = notifier, clock_s
+        self._lock = threading.Lock()
+        """Parts report from threads of their own."""
+        self._hung = set(Part)
+        """Those without progress since the last heartbeat."""
         self._last_s = float("-inf")
+        self._is_told = True
+        """Whether the log knows who holds the heartbeat up; before the first, systemd's start limit rules."""
 
-    def progress(self) -> None:
-        """Report one full pass of the work: a frame handled, or a camera retry reported."""
-        if self._period_s > 0 and (now_s := self._clock_s()) - self._last_s >= self._period_s:
-            self._last_s = now_s
-            self._notifier.heartbeat()
+    def progress(self, part: Part) -> None:
+        """Report one full pass of a part's work."""
+        if self._limit_s <= 0:
+            return
+        late: list[Part] = []
+        with self._lock:
+            self._hung.discard(part)
+            now_s = self._clock_s()
+            since_s = now_s - self._last_s
+            if not self._hung and since_s >= self._limit_s / 3:
+                self._last_s = now_s
+                self._hung.update(Part)
+                self._is_told = False
+                self._notifier.heartbeat()
+            elif since_s >= self._limit_s / 2 and not self._is_told:
+                self._is_told = True
+                late = sorted(self._hung)
+        if late:
+            log.error(
+                "watchdog: no progress of %s for %.0f s; after %g s the service is killed and started again",
+                " and ".join(late), since_s, self._limit_s,
+            )  # fmt: skip

@@ -13,6 +13,10 @@ class SourceError(EdgeError, OSError):
     """A frame source cannot be opened or has failed for good: no such file, no video in it, no camera."""
 
 
+class PinError(EdgeError, OSError):
+    """A GPIO pin cannot be driven or read."""
+
+
 class ModelError(EdgeError, ValueError):
     """A model file is absent, damaged, not the one its passport describes, or has unexpected tensors."""
 

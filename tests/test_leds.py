@@ -2,12 +2,15 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import pytest
-from gpiozero.pins.mock import MockFactory
+from gpiozero.pins.mock import MockFactory, MockPin
+from numpy.typing import NDArray
 
 from edge.config import Leds as LedsConfig
-from edge.errors import ConfigError
+from edge.errors import ConfigError, PinError
 from edge.out.leds import (
     BLINK_S,
     DARK,
@@ -69,6 +72,64 @@ def test_the_seven_emotions_have_seven_colours() -> None:
     assert len({SIGNALS[emotion][0] for emotion in EMOTIONS} - {DARK}) == 7
 
 
+# What is seen of linear red, green and blue without one kind of cone. Source: Machado, Oliveira and Fernandes, "A
+# physiologically-based model for simulation of color vision deficiency", IEEE TVCG 15(6), 2009, table for severity 1.
+WITHOUT = {
+    "red": (
+        (0.152286, 1.052583, -0.204868),
+        (0.114503, 0.786281, 0.099216),
+        (-0.003882, -0.048116, 1.051998),
+    ),
+    "green": (
+        (0.367322, 0.860646, -0.227968),
+        (0.280085, 0.672501, 0.047413),
+        (-0.011820, 0.042940, 0.968881),
+    ),
+    "blue": (
+        (1.255528, -0.076749, -0.178779),
+        (-0.078411, 0.930809, 0.147602),
+        (0.004733, 0.691367, 0.303900),
+    ),
+}
+
+
+def lab(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give CIE L*a*b* (D65) of linear sRGB; two of 25 apart are told apart at a glance."""
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    xyz = np.array(to_xyz) @ np.clip(rgb, 0, 1) / np.array([0.9505, 1.0, 1.0888])
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def units(rhythm: str) -> list[int]:
+    """Lit and dark in ninths of the pulse."""
+    lit = [unit for mark in rhythm for unit in [1] * (3 if mark == "-" else 1) + [0]]
+    return lit + [0] * (12 - len(lit))
+
+
+@pytest.mark.parametrize(
+    ("cones", "alike"),
+    [
+        ("red", {"happiness disgust", "surprise contempt"}),
+        ("green", {"happiness disgust", "surprise contempt"}),
+        ("blue", {"happiness contempt", "disgust surprise"}),
+    ],
+)
+def test_colours_that_people_without_some_cones_confuse_have_rhythms_that_nobody_does(
+    cones: str, alike: set[str]
+) -> None:
+    seen = {name: lab(np.array(WITHOUT[cones]) @ np.array(SIGNALS[name][0], float)) for name in EMOTIONS}
+    confused = {
+        f"{one} {other}"
+        for one, other in itertools.combinations(EMOTIONS, 2)
+        if np.linalg.norm(seen[one] - seen[other]) < 25
+    }
+    assert confused == alike
+    for one, other in (pair.split() for pair in confused):
+        pair = zip(units(SIGNALS[one][1]), units(SIGNALS[other][1]), strict=True)
+        assert sum(a != b for a, b in pair) >= 2
+
+
 @pytest.mark.parametrize("emotion", [*SIGNALS, None])
 def test_a_signal_fits_into_its_pulse_and_ends_dark(emotion: str | None) -> None:
     steps = event_steps(emotion, 600)
@@ -122,14 +183,116 @@ def test_the_fault_led_blinks_until_the_fault_is_gone(leds: Leds, until: Until) 
 
 def test_closing_leaves_every_led_dark_and_may_be_repeated(leds: Leds, make_event: MakeEvent) -> None:
     leds.capture(True)
+    leds.capture(False)
     leds.fault(Fault.CAMERA, True)
     leds.show(make_event(emotion="sadness"))
     leds.close()
     leds.close()
     assert leds.state == OFF
-    leds.capture(True)
     leds.show(make_event(emotion="sadness"))
     assert leds.state == OFF
+    with pytest.raises(PinError, match=r"leds\.capture_pin = 17: has been given back"):
+        leds.capture(True)
+
+
+def test_a_lit_capture_led_stays_so_while_a_driver_may_hold_the_camera_even_when_all_else_is_closed(
+    leds: Leds, pins: MockFactory, until: Until
+) -> None:
+    leds.capture(True)
+    leds.fault(Fault.CAMERA, True)
+    until(lambda: leds.state.fault, "the fault LED")
+    leds.close()
+    assert leds.state == LedState(capture=True, event=DARK, fault=False)
+    assert pins.pin(CONFIG.capture_pin).state == 1
+    leds.capture(False)  # the driver has let the camera go after all
+    assert leds.state == OFF
+    Leds(CONFIG, pin_factory=pins).close()  # and every pin is free
+
+
+def test_leds_that_are_lit_by_a_low_pin_are_dark_at_first_and_at_the_end(
+    pins: MockFactory, make_event: MakeEvent, until: Until
+) -> None:
+    config = LedsConfig(active_high=False, common_anode=True, pulse_ms=100)
+    leds = Leds(config, pin_factory=pins)
+    every = (config.capture_pin, config.red_pin, config.green_pin, config.blue_pin, config.fault_pin)
+    assert leds.state == OFF
+    assert [pins.pin(pin).state for pin in every] == [1] * 5
+    leds.capture(True)
+    assert leds.state.capture
+    assert pins.pin(config.capture_pin).state == 0
+    leds.show(make_event(emotion="anger"))
+    until(lambda: leds.state.event == SIGNALS["anger"][0], "red")
+    leds.fault(Fault.CAMERA, True)
+    until(lambda: leds.state.fault and pins.pin(config.fault_pin).state == 0, "the fault LED")
+    leds.capture(False)
+    leds.close()
+    assert leds.state == OFF
+
+
+class StuckPin(MockPin):
+    """A pin that a short circuit holds low."""
+
+    def _change_state(self, value: bool) -> bool:
+        return bool(super()._change_state(False))
+
+
+class BrokenPin(MockPin):
+    """A pin whose driver fails once it is `broken`."""
+
+    broken = False
+
+    def _set_state(self, value: Any) -> None:
+        if self.broken:
+            raise OSError("bad GPIO level")
+        super()._set_state(value)
+
+
+class TakenPin(MockPin):
+    """lgpio's answer when another process has the pin."""
+
+    taken = (22, 24)
+
+    def __init__(self, factory: Any, info: Any) -> None:
+        if int(info.name.removeprefix("GPIO")) in self.taken:
+            raise RuntimeError("'GPIO busy'")
+        super().__init__(factory, info)
+
+
+def test_a_capture_led_that_does_not_light_up_is_an_error() -> None:
+    leds = Leds(CONFIG, pin_factory=MockFactory(pin_class=StuckPin))
+    with pytest.raises(PinError, match=r"leds\.capture_pin = 17: stays dark"):
+        leds.capture(True)
+    leds.capture(False)
+    leds.close()
+
+
+def test_a_pin_that_fails_is_an_error_only_where_light_is_promised(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, make_event: MakeEvent, until: Until
+) -> None:
+    leds = Leds(CONFIG, pin_factory=MockFactory(pin_class=BrokenPin))
+    leds.capture(True)
+    monkeypatch.setattr(BrokenPin, "broken", True)
+    leds.capture(False)
+    assert "leds.capture_pin = 17: cannot be switched: bad GPIO level; the camera is closed" in caplog.text
+    leds.show(make_event(emotion="contempt"))
+    until(lambda: "leds.red_pin = 22: cannot be switched" in caplog.text, "a line in the log")
+    with pytest.raises(PinError, match=r"leds\.capture_pin = 17: cannot be switched: bad GPIO level"):
+        leds.capture(True)
+    monkeypatch.setattr(BrokenPin, "broken", False)
+    leds.capture(False)
+    leds.show(make_event(emotion="sadness"))
+    until(lambda: leds.state.event == SIGNALS["sadness"][0], "the event LED works again")
+    leds.close()
+    assert caplog.text.count("leds.red_pin = 22: cannot be switched") == 1
+
+
+def test_every_pin_that_another_program_has_is_named_with_what_to_do() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Leds(CONFIG, pin_factory=MockFactory(pin_class=TakenPin))
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("leds.red_pin = 22: cannot be used: GPIO 22 is in use by another program")
+    assert second.startswith("leds.fault_pin = 24")
+    assert "`gpioinfo`" in first
 
 
 def test_absent_leds_are_left_alone(pins: MockFactory, make_event: MakeEvent, until: Until) -> None:
@@ -153,8 +316,12 @@ def test_a_pin_that_is_in_use_is_named_and_the_others_are_given_back(pins: MockF
 
 def test_a_machine_without_gpio_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPIOZERO_PIN_FACTORY", "absent")
-    with pytest.raises(ConfigError, match=r"leds\.enabled = false"):
+    with pytest.raises(ConfigError, match=r"leds\.enabled = false") as caught:
         Leds(CONFIG)
+    assert len(str(caught.value).splitlines()) == 1
+    assert all(
+        f"leds.{name}_pin = " in str(caught.value) for name in ("capture", "red", "green", "blue", "fault")
+    )
 
 
 def test_identify_blinks_white_for_as_long_as_was_asked_and_ends_dark(

@@ -28,21 +28,26 @@ fault has a number of blinks.
 
 A dot is lit for one ninth of `leds.pulse_ms`, a dash for three, the gap is one. Several faults take turns. An event
 shows while a person looks for the device too; then the blinks go on. Without an event LED the fault LED blinks them.
+
+The colours alone would not do: to people without red or without green cones yellow nears green and cyan nears white, to
+people without blue cones yellow nears white and green nears cyan (`tests/test_leds.py` computes it). LEDs are dimmed
+by their resistors and not here: a pin that is switched fast flickers, and a fast camera sees that on a face.
 """
 
+import logging
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import chain, cycle
 from typing import Any
 
-import gpiozero
-
 from edge.config import Leds as LedsConfig
-from edge.errors import ConfigError
+from edge.errors import PinError
+from edge.gpio import Output, Pins
 from edge.records import Event
+
+log = logging.getLogger(__name__)
 
 Colour = tuple[bool, bool, bool]
 """Red, green, blue."""
@@ -127,7 +132,7 @@ class _Player:
         self._changed = threading.Condition()
         self._steps: Iterator[Step] = iter(())
         self._generation = 0
-        self._closed = False
+        self._closed = self._is_failing = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -150,17 +155,28 @@ class _Player:
                 generation = self._generation
                 step = next(self._steps, None)
                 if step is not None:
-                    self._show(step[0])
+                    self._try_to_show(step[0])
                 self._changed.wait_for(
                     lambda: self._closed or self._generation != generation,  # noqa: B023 (called within this pass)
                     timeout=None if step is None else step[1],
                 )
 
+    def _try_to_show(self, colour: Colour) -> None:
+        try:
+            self._show(colour)
+        except PinError as error:
+            # What it would tell is on MQTT and in the log too; the device goes on.
+            if not self._is_failing:
+                log.warning("%s", error)
+            self._is_failing = True
+        else:
+            self._is_failing = False
+
 
 class Leds:
     """Shows events, that frames are read, and what is wrong.
 
-    Every method returns at once. `close` switches all LEDs off.
+    Every method returns at once.
     """
 
     def __init__(self, config: LedsConfig, pin_factory: Any = None) -> None:
@@ -171,31 +187,50 @@ class Leds:
             pin_factory: gpiozero's way to the pins; None: what this machine has.
 
         Raises:
-            ConfigError: if there is no GPIO here, or a pin cannot be had.
+            ConfigError: if there is no GPIO here, or pins cannot be had, with a line for each.
         """
         self._pulse_ms = config.pulse_ms
-        self._devices: list[Any] = []
-        self._capture = self._take(config.capture_pin, "capture_pin", pin_factory)
+        pins = self._pins = Pins(pin_factory)
+        self._capture = pins.output(config.capture_pin, "leds.capture_pin", active_high=config.active_high)
         self._event = [
-            self._take(pin, key, pin_factory)
-            for pin, key in (
-                (config.red_pin, "red_pin"),
-                (config.green_pin, "green_pin"),
-                (config.blue_pin, "blue_pin"),
+            pins.output(pin, name, active_high=not config.common_anode)
+            for pin, name in (
+                (config.red_pin, "leds.red_pin"),
+                (config.green_pin, "leds.green_pin"),
+                (config.blue_pin, "leds.blue_pin"),
             )
         ]
-        self._fault = self._take(config.fault_pin, "fault_pin", pin_factory)
+        self._fault = pins.output(config.fault_pin, "leds.fault_pin", active_high=config.active_high)
+        pins.check(
+            "leds.enabled = false does without LEDs where no camera is, and with GPIOZERO_PIN_FACTORY=mock in the "
+            "environment a camera can be tried"
+        )
         self._faults: frozenset[Fault] = frozenset()
         self._lock = threading.Lock()
-        """Events come from another thread than everything else."""
+        """Events, buttons and everything else come from several threads."""
+        self._is_reading = self._is_closed = False
+        """Whether `capture` was last told so, and whether `close` was called."""
         self._blinks: Iterator[Step] = iter(())
         """What is left of the blinks that show where the device is; on the fault LED if it is the only one."""
         self._event_player = _Player("event LED", self._show_event)
         self._fault_player = _Player("fault LED", self._show_fault)
 
     def capture(self, reading: bool) -> None:
-        """Set the capture LED. To be lit before the camera opens, and put out after it is closed."""
-        self._set(self._capture, reading)
+        """Set the capture LED. To be lit before the camera opens, and put out after it is closed.
+
+        Raises:
+            PinError: it cannot be lit, and so the camera must not be opened. That it cannot be put out is only logged.
+        """
+        with self._lock:
+            self._is_reading = reading
+            try:
+                self._switch_capture(reading)
+            except PinError as error:
+                if reading:
+                    raise
+                log.warning("%s; the camera is closed, although its LED may be lit", error)
+            if self._is_closed and not reading:
+                self._pins.close()
 
     def show(self, event: Event) -> None:
         """Show the event's emotion; a newer event cuts an older one short."""
@@ -208,8 +243,9 @@ class Leds:
         faults = self._faults | {fault} if present else self._faults - {fault}
         if faults == self._faults:
             return
-        self._faults = faults
-        self._fault_player.play(self._fault_signal())
+        with self._lock:
+            self._faults = faults
+            self._fault_player.play(self._fault_signal())
 
     def identify(self, seconds: float) -> bool:
         """Blink white for about `seconds`, so that a person finds the device; False if there is no LED for it."""
@@ -229,38 +265,39 @@ class Leds:
 
     @property
     def state(self) -> LedState:
-        """What the pins are set to now; an absent LED is dark."""
-        red, green, blue = (self._is_lit(led) for led in self._event)
-        return LedState(self._is_lit(self._capture), (red, green, blue), self._is_lit(self._fault))
+        """What the pins are at now; an absent LED is dark."""
+        red, green, blue = (_is_lit(led) for led in self._event)
+        return LedState(_is_lit(self._capture), (red, green, blue), _is_lit(self._fault))
 
     def close(self) -> None:
-        """Switch everything off and release the pins. May be called again."""
-        if not self._devices:
-            return
+        """Switch everything off and let the pins go. May be called again.
+
+        A capture LED that `capture` has lit stays so until `capture` puts it out: a driver may have kept the camera.
+        """
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
         self._event_player.close()
         self._fault_player.close()
-        for device in self._devices:
-            device.close()
-        self._devices.clear()
+        with self._lock:
+            if not self._is_reading:
+                self._pins.close()
+                return
+        for led in (*self._event, self._fault):
+            if led is not None:
+                led.close()
 
-    def _take(self, pin: int, key: str, pin_factory: Any) -> Any:
-        if pin < 0:
-            return None
-        try:
-            with warnings.catch_warnings():
-                # One line of ours says it all; gpiozero warns once for every library that is absent.
-                warnings.simplefilter("ignore", gpiozero.PinFactoryFallback)
-                device = gpiozero.LED(pin, pin_factory=pin_factory)
-        except Exception as error:
-            # gpiozero passes the errors of whichever pin library it finds through: any class is possible.
-            for taken in self._devices:
-                taken.close()
-            none_here = isinstance(error, gpiozero.BadPinFactory)
-            reason = "this machine has no GPIO" if none_here else str(error) or type(error).__name__
-            advice = "set leds.enabled = false to run without LEDs"
-            raise ConfigError(f"leds.{key} = {pin}: cannot be used: {reason}; {advice}") from error
-        self._devices.append(device)
-        return device
+    def _switch_capture(self, on: bool) -> None:
+        if self._capture is None:
+            return
+        if on and self._is_closed:
+            raise PinError(f"{self._capture.setting}: has been given back")
+        self._capture.set(on)
+        if on and not self._capture.is_on:
+            raise PinError(
+                f"{self._capture.setting}: stays dark although it is switched on; look for a short circuit"
+            )
 
     @property
     def _has_event(self) -> bool:
@@ -273,16 +310,13 @@ class Leds:
 
     def _show_event(self, colour: Colour) -> None:
         for led, lit in zip(self._event, colour, strict=True):
-            self._set(led, lit)
+            if led is not None:
+                led.set(lit)
 
     def _show_fault(self, colour: Colour) -> None:
-        self._set(self._fault, colour != DARK)
+        if self._fault is not None:
+            self._fault.set(colour != DARK)
 
-    @staticmethod
-    def _set(led: Any, lit: bool) -> None:
-        if led is not None and not led.closed:
-            led.value = int(lit)
 
-    @staticmethod
-    def _is_lit(led: Any) -> bool:
-        return led is not None and not led.closed and bool(led.value)
+def _is_lit(led: Output | None) -> bool:
+    return led is not None and led.is_on

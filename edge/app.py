@@ -24,7 +24,7 @@ from edge.config import Config, History
 from edge.control import Control, was_paused
 from edge.dispatch import Dispatcher
 from edge.errors import ConfigError, EdgeError, ModelError, PublishError, SourceError
-from edge.feed import FrameQueue, Reader
+from edge.feed import FrameQueue, PausedBy, Reader
 from edge.frames import FrameSource
 from edge.health import Health, Report
 from edge.inference.models import Models, load_models
@@ -167,7 +167,7 @@ class App:
                 open_source, self._queue, is_live=self._is_live, retried=self._note_retry,
                 took=partial(self._watchdog.progress, Part.CAMERA),
                 light=leds.capture if leds is not None else lambda _: None,
-                paused=self._is_live and outbox is not None and was_paused(outbox),
+                paused=[PausedBy.COMMAND] if outbox is not None and was_paused(outbox) else [],
                 # No one at a screen reads an error; a device that stays shows it, and goes on once the camera is back.
                 stays=self._notifier.is_supervised,
             ),
@@ -261,7 +261,7 @@ class App:
     def attend(self) -> None:
         """Carry out commands and show how the device is doing. To be called a few times a second."""
         self._control.attend()
-        if self._control.is_paused:
+        if self._reader.is_paused:
             # No frame comes that could say so.
             self._announce()
         self._health.show(self._report())
@@ -386,7 +386,7 @@ class App:
             statistics=self.statistics,
             face=self.sees_face,
             has_frames=self._handled > 0,
-            is_paused=self._control.is_paused,
+            is_paused=self._reader.is_paused,
             accelerator=self._models.status,
             stages=self._pipeline.stopwatch.spreads,
             queue_dropped=self._queue.dropped,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edge.errors import EdgeError
-from edge.feed import Reader
+from edge.feed import PausedBy, Reader
 from edge.out.leds import Leds
 from edge.out.mqtt.command_fields import RefusedError, check, parse
 from edge.out.mqtt.commands import CAPACITY, Answer, Command, CommandDesk
@@ -48,7 +48,7 @@ class Control:
 
         Args:
             desk: where commands wait.
-            reader: is paused and resumed; was made with `paused=was_paused(outbox)`.
+            reader: is paused and resumed; was made with a pause by command if `was_paused(outbox)`.
             outbox: is wiped, and keeps over a restart what commands have set.
             answer: publishes an answer and returns at once.
             tell: told what events are to carry as their `context` from now on, before the command is answered.
@@ -65,10 +65,6 @@ class Control:
             "context": self._tell,
             "wipe": self._wipe,
         }
-
-    @property
-    def is_paused(self) -> bool:
-        return self._reader.is_paused
 
     def attend(self) -> None:
         """Carry out the commands that wait. To be called a few times a second."""
@@ -92,7 +88,7 @@ class Control:
 
     def _pause(self, command: Command) -> Mapping[str, Any]:
         self._require_camera()
-        changed = not self._reader.is_paused
+        changed = PausedBy.COMMAND not in self._reader.paused_by
         is_closed = self._reader.pause(CLOSE_S)
         self._remember_pause(True)
         if not is_closed:
@@ -105,7 +101,10 @@ class Control:
 
     def _resume(self, command: Command) -> Mapping[str, Any]:
         self._require_camera()
-        changed = self._reader.is_paused
+        if PausedBy.SWITCH in self._reader.paused_by:
+            # Nothing is changed: whoever turns the switch off later must not wake a device that was told to rest.
+            raise EdgeError("the privacy switch is on: the camera stays closed until a person turns it off")
+        changed = PausedBy.COMMAND in self._reader.paused_by
         self._remember_pause(False)
         self._reader.resume()
         if changed:

@@ -6,13 +6,14 @@ Beside `app` and `out` the only module that knows of threads; it is the reading 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from enum import StrEnum
 from queue import Empty, SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.errors import SourceError
+from edge.errors import PinError, SourceError
 from edge.frames import FrameSource
 from edge.records import Frame
 
@@ -123,6 +124,13 @@ class FrameQueue:
         return self._free.pop()
 
 
+class PausedBy(StrEnum):
+    """Who keeps the source closed; reading goes on when nobody does."""
+
+    COMMAND = "command"
+    SWITCH = "privacy switch"
+
+
 class Reader:
     """Takes frames from a source in a thread of its own; a live source that breaks is opened again.
 
@@ -140,7 +148,7 @@ class Reader:
         light: Callable[[bool], None],
         retried: Callable[[], None],
         took: Callable[[], None] = lambda: None,
-        paused: bool = False,
+        paused: Collection[PausedBy] = (),
         stays: bool = False,
     ) -> None:
         """Open the source, unless it is paused; `start` begins to read.
@@ -149,21 +157,23 @@ class Reader:
             open_source: called now, and again each time a live source has broken or was paused.
             queue: where frames go.
             is_live: whether to open a broken source again rather than end; only such a source can be paused.
-            light: told True before the source is opened and False after it is closed.
+            light: told True before the source is opened, which stays closed if that raises `PinError`, and False after
+                it is closed.
             retried: told before each new attempt to open, and every few seconds of a pause.
             took: told of each frame that it has put into the queue.
-            paused: whether to begin with a pause.
+            paused: who pauses a live source from the beginning.
             stays: whether a live source that cannot be opened now is `problem`, and tried again, as one that broke.
 
         Raises:
             SourceError: the source cannot be opened.
+            PinError: its LED cannot be lit.
         """
         self._open, self._queue, self.is_live = open_source, queue, is_live
         self._light, self._retried, self._took = light, retried, took
         self._changed = threading.Condition()
         """Guards the three that follow, which any thread may look at."""
         self._is_stopping = False
-        self._is_paused = paused and is_live
+        self._paused_by = frozenset(paused if is_live else ())
         self._holds_source = False
         """True from before the source is opened until after it is closed, as the capture LED shows it."""
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
@@ -181,10 +191,10 @@ class Reader:
         self._is_replaced = False
         """Whether `open_source` has been replaced since the source was opened."""
         self._source: FrameSource | None = None
-        if not self._is_paused:
+        if not self._paused_by:
             try:
                 self._source = self._opened()
-            except SourceError as error:
+            except (SourceError, PinError) as error:
                 if not (stays and is_live):
                     raise
                 self.problem = str(error)
@@ -207,15 +217,29 @@ class Reader:
         return () if source is None else tuple(source.warnings)
 
     @property
+    def paused_by(self) -> frozenset[PausedBy]:
+        """Who asked for a pause and has not ended it."""
+        return self._paused_by
+
+    @property
     def is_paused(self) -> bool:
-        """Whether a pause was asked for last."""
-        return self._is_paused
+        """Whether anybody asked for a pause and has not ended it."""
+        return bool(self._paused_by)
+
+    @property
+    def holds_source(self) -> bool:
+        """Whether the source may be open: from before it is opened until after it is closed, as the LED shows it."""
+        return self._holds_source
 
     def start(self) -> None:
         self._thread.start()
 
-    def pause(self, timeout_s: float = 0.0) -> bool:
+    def pause(self, timeout_s: float = 0.0, by: PausedBy = PausedBy.COMMAND) -> bool:
         """Close a live source until `resume`; frames that wait in the queue are still handed out.
+
+        Args:
+            timeout_s: time to wait for the source to close.
+            by: who asks for it.
 
         Returns:
             Whether the source was closed within `timeout_s`; if not, it will be once it has given its next frame.
@@ -223,14 +247,17 @@ class Reader:
         if not self.is_live:
             raise ValueError("only a live source can be paused: a recording would lose frames")
         with self._changed:
-            self._is_paused = True
+            self._paused_by |= {by}
             self._changed.notify_all()
             return self._changed.wait_for(lambda: not self._holds_source, timeout_s)
 
-    def resume(self) -> None:
-        """Open the source again and read on; one that cannot be opened is tried again, as one that broke."""
+    def resume(self, by: PausedBy = PausedBy.COMMAND) -> None:
+        """Open the source again and read on, unless another pauses it too.
+
+        One that cannot be opened is tried again, as one that broke.
+        """
         with self._changed:
-            self._is_paused = False
+            self._paused_by -= {by}
             self._changed.notify_all()
 
     def replace(self, open_source: Callable[[], FrameSource]) -> None:
@@ -271,7 +298,7 @@ class Reader:
                 if not self.is_live:
                     self.failure = outcome
                     return
-                problem = outcome if not self._is_paused else ""
+                problem = outcome if not self._paused_by else ""
         except Exception as error:
             # A camera library may raise anything; ending with a reason beats a device that hangs.
             log.exception("camera: failed")
@@ -283,13 +310,13 @@ class Reader:
     def _is_to_read(self) -> bool:
         """Wait, with the source closed, while there is a pause; False once reading is to stop."""
         while not self._is_stopping:
-            if not self._is_paused:
+            if not self._paused_by:
                 return True
             self._close_source()
             self.problem = ""
             self._rested = True
             with self._changed:
-                self._changed.wait_for(lambda: self._is_stopping or not self._is_paused, RETRY_S[1])
+                self._changed.wait_for(lambda: self._is_stopping or not self._paused_by, RETRY_S[1])
             # A device that rests because it was told to is well.
             self._retried()
         return False
@@ -297,9 +324,9 @@ class Reader:
     def _is_interrupted(self, wait_s: float = 0.0) -> bool:
         """Give whether the source is to be left, waiting for that up to `wait_s`; a resume ends the wait too."""
         with self._changed:
-            if wait_s and not (self._is_stopping or self._is_paused or self._is_replaced):
+            if wait_s and not (self._is_stopping or self._paused_by or self._is_replaced):
                 self._changed.wait(wait_s)
-            return self._is_stopping or self._is_paused or self._is_replaced
+            return self._is_stopping or bool(self._paused_by) or self._is_replaced
 
     def _pump(self, source: FrameSource) -> str | None:
         """Move the source's frames into the queue.
@@ -356,22 +383,28 @@ class Reader:
             self._retried()
             try:
                 source = self._opened()
-            except SourceError as error:
+            except (SourceError, PinError) as error:
                 problem = str(error)
-            else:
+                continue
+            if source is not None:
                 log.info("camera: %s is open again after %d attempts", source.name, attempts)
-                return source
+            return source
 
-    def _opened(self) -> FrameSource:
+    def _opened(self) -> FrameSource | None:
+        """Light the LED and then open the source; None if by then there is a pause, or reading is to stop."""
         self._holds_source = True
-        self._light(True)
-        with self._changed:
-            self._is_replaced, open_source = False, self._open
         try:
-            return open_source()
+            self._light(True)
+            with self._changed:
+                self._is_replaced, open_source = False, self._open
+                is_wanted = not (self._is_stopping or self._paused_by)
+            if is_wanted:
+                return open_source()
         except BaseException:
             self._released()
             raise
+        self._released()
+        return None
 
     def _close_source(self) -> None:
         source, self._source = self._source, None

@@ -21,7 +21,7 @@ from edge.config import Leds as LedsConfig
 from edge.config import Outbox as OutboxConfig
 from edge.control import Control, was_paused
 from edge.errors import SourceError
-from edge.feed import FrameQueue, Reader
+from edge.feed import FrameQueue, PausedBy, Reader
 from edge.out import Payload
 from edge.out.leds import WHITE, Leds
 from edge.out.mqtt.commands import CAPACITY, Answer, CommandDesk, Received
@@ -86,7 +86,7 @@ class Device:
         self.queue = FrameQueue(4, drops_oldest=True)
         self.reader = Reader(
             self._open, self.queue, is_live=is_live, light=self._light, retried=lambda: None,
-            paused=was_paused(self.outbox),
+            paused=[PausedBy.COMMAND] if was_paused(self.outbox) else [],
         )  # fmt: skip
         answer = self.answers.append if self.sink is None else self.sink.answer
         self.context: Mapping[str, Any] = {"never": "told"}
@@ -167,10 +167,10 @@ def test_a_pause_is_answered_once_the_camera_is_closed(start: Callable[..., Devi
     assert device.looks
     assert device.ask("pause", id="7-a")["id"] == "7-a"
     assert not device.looks
-    assert device.control.is_paused
+    assert device.reader.is_paused
     assert device.result("pause") == {"changed": False}
     assert device.result("resume") == {"changed": True}
-    assert not device.control.is_paused
+    assert not device.reader.is_paused
     assert device.result("resume") == {"changed": False}
     assert device.result("pause") == {"changed": True}
 
@@ -178,11 +178,11 @@ def test_a_pause_is_answered_once_the_camera_is_closed(start: Callable[..., Devi
 def test_a_pause_outlives_a_restart_and_so_does_its_end(start: Callable[..., Device], until: Until) -> None:
     start().result("pause")
     device = start()
-    assert device.control.is_paused
+    assert device.reader.is_paused
     assert not device.looks
     device.result("resume")
     until(lambda: device.looks, "the camera")
-    assert not start().control.is_paused
+    assert not start().reader.is_paused
 
 
 def test_resuming_a_camera_that_is_gone_is_answered_and_tried_until_it_is_back(
@@ -206,7 +206,7 @@ def test_a_camera_that_hangs_is_not_said_to_be_closed(
     device.hangs.set()
     assert device.problem("pause").startswith("the camera has not given a frame for 0.01 s and is still open")
     assert device.looks
-    assert device.control.is_paused
+    assert device.reader.is_paused
     device.hangs.clear()
     until(lambda: not device.looks, "the camera's end")
     assert device.result("pause") == {"changed": False}
@@ -448,7 +448,7 @@ def test_a_retained_command_is_refused_each_time_that_the_broker_brings_it(
     for _ in range(2):
         device = start(mqtt=over(shared_broker, topic_prefix, protocol))
         assert caller.answer(device)[1]["error"]["code"] == "retained"
-        assert not device.control.is_paused
+        assert not device.reader.is_paused
     caller.send("pause", retain=True)  # which clears the topic, and is no command
     assert caller.answer(device)[1]["error"]["code"] == "retained"
-    assert not device.control.is_paused
+    assert not device.reader.is_paused

@@ -12,7 +12,7 @@ import pytest
 
 from edge.continuity import Continuity
 from edge.errors import SourceError
-from edge.feed import FrameQueue, Reader
+from edge.feed import FrameQueue, PausedBy, Reader
 from edge.records import Frame
 
 
@@ -281,7 +281,8 @@ class _Bench:
 
     def reader(self, queue: FrameQueue, paused: bool = False, stays: bool = False) -> Reader:
         return Reader(
-            self.open, queue, is_live=True, light=self.light, retried=self.retried, paused=paused, stays=stays
+            self.open, queue, is_live=True, light=self.light, retried=self.retried, stays=stays,
+            paused=[PausedBy.COMMAND] if paused else [],
         )  # fmt: skip
 
 
@@ -474,7 +475,7 @@ def test_a_recording_is_not_paused() -> None:
         is_live=False,
         light=lambda _: None,
         retried=lambda: None,
-        paused=True,
+        paused=[PausedBy.COMMAND],
     )
     assert not reader.is_paused
     with pytest.raises(ValueError, match="only a live source"):

@@ -110,7 +110,7 @@ def delegate_options(device: str) -> dict[str, str]:
     return {"device": device} if device else {}
 
 
-_VERDICTS = ("ok", "unproven", "known to crash")
+VERDICTS = ("ok", "unproven", "known to crash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def best_runtime(dpkg: Path = _DPKG) -> tuple[str, Pairing]:
     pairs = [(engine, pairing(engine, _runtime_version(engine), library)) for engine in installed_engines()]
     if not pairs:
         raise ModelError(f"no runtime: install one of {', '.join(_PACKAGES.values())}")
-    return min(pairs, key=lambda pair: _VERDICTS.index(pair[1].verdict))
+    return min(pairs, key=lambda pair: VERDICTS.index(pair[1].verdict))
 
 
 def library_version(dpkg: Path = _DPKG) -> str:

@@ -101,13 +101,13 @@ class _Client(paho.Client):
 class MqttClient:
     """One client for one connection with a clean session. Whoever connects it drops it."""
 
-    def __init__(self, access: Access, will_topic: str, will: bytes, listener: Listener) -> None:
+    def __init__(self, access: Access, will_topic: str, will: bytes | None, listener: Listener) -> None:
         """Prepare, without any network traffic yet.
 
         Args:
             access: as whom.
             will_topic: where the broker publishes the last will, retained.
-            will: the last will.
+            will: the last will; None: the broker is to say nothing of this client's end.
             listener: told of what comes, within `exchange`.
         """
         self._access, self._listener = access, listener
@@ -129,7 +129,8 @@ class MqttClient:
             client.username_pw_set(access.username, access.password or None)
         if access.tls is not None:
             client.tls_set_context(access.tls)
-        client.will_set(will_topic, will, qos=1, retain=True)
+        if will is not None:
+            client.will_set(will_topic, will, qos=1, retain=True)
         client.on_connect = self._handle_connect
         client.on_subscribe = self._handle_subscribed
         client.on_disconnect = self._handle_disconnect

@@ -43,6 +43,28 @@ def device_topic(config: Mqtt, device_id: str) -> str:
     return f"{config.topic_prefix}/{device_id}"
 
 
+def access(config: Mqtt, device_id: str, *, expire_h: int = 0) -> Access:
+    """Give as whom the device connects, with its secrets and certificates read.
+
+    Raises:
+        ConfigError: for each file with a password, certificate or key that cannot be used, a line.
+    """
+    password, tls = secrets(config)
+    return Access(
+        protocol=config.protocol,
+        client_id=f"{config.topic_prefix}-{device_id}",
+        base=device_topic(config, device_id),
+        keep_alive_s=config.keep_alive_s,
+        username=config.username,
+        password=password,
+        tls=tls,
+        has_certificate=bool(config.certificate_file),
+        websocket_path=config.websocket_path if config.transport == "websockets" else "",
+        check_echo=config.check_echo,
+        expire_s=expire_h * 3600,
+    )
+
+
 class MqttSink:
     """An `EventSink` that delivers each event of the outbox at least once.
 
@@ -74,20 +96,7 @@ class MqttSink:
         Raises:
             ConfigError: for each file with a password, certificate or key that cannot be used, a line.
         """
-        password, tls = secrets(config)
-        self._access = Access(
-            protocol=config.protocol,
-            client_id=f"{config.topic_prefix}-{device_id}",
-            base=device_topic(config, device_id),
-            keep_alive_s=config.keep_alive_s,
-            username=config.username,
-            password=password,
-            tls=tls,
-            has_certificate=bool(config.certificate_file),
-            websocket_path=config.websocket_path if config.transport == "websockets" else "",
-            check_echo=config.check_echo,
-            expire_s=expire_h * 3600,
-        )
+        self._access = access(config, device_id, expire_h=expire_h)
         self._brokers = where(config)
         self._discovery = (
             f"{config.discovery_prefix}/device/{device_id}/config" if config.discovery_prefix else ""

@@ -2,8 +2,10 @@
 
 import configparser
 import os
+import re
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from edge.feed import RETRY_S
+from edge.inference import edgetpu
 from edge.out.systemd import Notifier, Part, Watchdog
 
 UNITS = Path(__file__).parents[1] / "systemd"
+SERVICES = ("microedge.service", "microedge-fault.service")
+PROGRAM = "/opt/microedge/bin/microedge"
 
 
 class Manager:
@@ -168,33 +174,77 @@ def test_a_manager_that_does_not_read_stops_nothing_and_is_logged_once(
     notifier.close()
 
 
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
-    if (analyze := shutil.which("systemd-analyze")) is None:
+def settings_of(name: str) -> configparser.ConfigParser:
+    """Read a file of systemd's; of a key that stands there several times, the last."""
+    parsed = configparser.ConfigParser(strict=False, interpolation=None)
+    parsed.optionxform = str  # type: ignore[assignment,method-assign]
+    parsed.read_string((UNITS / name).read_text())
+    return parsed
+
+
+@pytest.fixture
+def analyze() -> str:
+    if (found := shutil.which("systemd-analyze")) is None:
         pytest.skip("systemd-analyze is not installed")
-    text = (UNITS / "microedge.service").read_text()
-    # The check wants the program to exist; nothing else of the unit is changed.
-    program = "/opt/microedge/bin/microedge"
-    assert f"ExecStart={program} run --config /etc/microedge/config.toml\n" in text
-    unit = tmp_path / "microedge.service"
-    unit.write_text(text.replace(program, "/bin/true"))
-    done = subprocess.run([analyze, "verify", unit], capture_output=True, text=True, check=False)
+    return found
+
+
+def test_systemd_accepts_the_units(tmp_path: Path, analyze: str) -> None:
+    for name in SERVICES:
+        text = (UNITS / name).read_text()
+        # The check wants the program to exist; nothing else of a unit is changed.
+        assert f"\nExecStart={PROGRAM} " in text
+        (tmp_path / name).write_text(text.replace(PROGRAM, "/bin/true"))
+    done = subprocess.run(
+        [analyze, "verify", "--man=no", *(tmp_path / name for name in SERVICES)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     complaints = [line for line in done.stderr.splitlines() if "microedge" in line]
     assert (done.returncode, complaints) == (0, [])
 
 
-def test_the_unit_is_supervised_by_progress_and_gives_up_on_a_wrong_configuration() -> None:
-    unit = configparser.ConfigParser(strict=False, interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read(UNITS / "microedge.service")
+@pytest.mark.parametrize(("name", "most"), [("microedge.service", 1.5), ("microedge-fault.service", 1.0)])
+def test_the_units_are_closed_to_all_that_they_do_not_need(name: str, most: float, analyze: str) -> None:
+    done = subprocess.run(
+        [analyze, "security", "--offline=yes", "--no-pager", UNITS / name],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    score = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
+    assert score is not None, done.stderr
+    print(score[0])
+    assert float(score[1]) <= most, done.stdout
+
+
+def test_the_unit_is_supervised_by_progress_and_gives_up_on_a_wrong_configuration_alone() -> None:
+    unit = settings_of("microedge.service")
     service = unit["Service"]
     assert (service["Type"], service["User"], service["Restart"]) == ("notify", "microedge", "on-failure")
     assert service["RestartPreventExitStatus"] == "2"
-    assert int(service["WatchdogSec"]) > 0
-    assert service["WorkingDirectory"] == "%S/" + service["StateDirectory"]
-    assert int(unit["Unit"]["StartLimitBurst"]) > 0
+    # A start limit would end a device for good that was without its camera for an hour.
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0"
+    assert unit["Unit"]["OnFailure"] == "microedge-fault.service"
+    # Twice what a camera that is away takes at most from one sign of life to the next.
+    assert int(service["WatchdogSec"]) >= 2 * RETRY_S[1]
+    assert service["WorkingDirectory"] == "%t/" + service["RuntimeDirectory"]
+    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert service["LimitCORE"] == "0"
 
 
-def test_the_user_and_every_group_of_the_unit_are_declared(tmp_path: Path) -> None:
+def test_the_unit_waits_for_no_network_and_no_clock() -> None:
+    text = (UNITS / "microedge.service").read_text()
+    assert not {"network-online.target", "time-sync.target"} & set(text.split())
+
+
+def test_every_device_class_that_the_units_open_is_one_of_the_kernel_s() -> None:
+    """Source: the names in /proc/devices, which drivers/media, drivers/dma-buf, gpiolib, usb and gasket register."""
+    known = {"video4linux", "media", "dma_heap", "gpiochip", "usb_device", "apex"}
+    for name in SERVICES:
+        lines = [line for line in (UNITS / name).read_text().splitlines() if line.startswith("DeviceAllow=")]
+        assert lines
+        assert {line.removeprefix("DeviceAllow=char-") for line in lines} <= {f"{each} rw" for each in known}
+
+
+def test_the_user_and_every_group_of_the_units_are_declared(tmp_path: Path) -> None:
     if (sysusers := shutil.which("systemd-sysusers")) is None:
         pytest.skip("systemd-sysusers is not installed")
     (tmp_path / "etc").mkdir()
@@ -202,6 +252,59 @@ def test_the_user_and_every_group_of_the_unit_are_declared(tmp_path: Path) -> No
         [sysusers, f"--root={tmp_path}", "--dry-run", UNITS / "microedge.sysusers"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    for group in ("gpio", "plugdev", "video", "microedge"):
-        assert f"Creating group '{group}'" in done.stdout + done.stderr
-    assert "Creating user 'microedge'" in done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    for name in SERVICES:
+        service = settings_of(name)["Service"]
+        for group in (service["Group"], *service["SupplementaryGroups"].split()):
+            assert f"Creating group '{group}'" in said
+        assert f"Creating user '{service['User']}'" in said
+
+
+def test_configuration_and_credentials_get_owners_and_modes_that_keep_others_out(tmp_path: Path) -> None:
+    if (tmpfiles := shutil.which("systemd-tmpfiles")) is None:
+        pytest.skip("systemd-tmpfiles is not installed")
+    if os.geteuid() != 0:
+        pytest.skip("only root may give files away")
+    folder = tmp_path / "etc/microedge/credentials"
+    folder.mkdir(parents=True, mode=0o777)
+    (tmp_path / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\nmicroedge:x:990:991::/:/bin/sh\n")
+    (tmp_path / "etc/group").write_text("root:x:0:\nmicroedge:x:991:\n")
+    for file in (folder / "password", folder.parent / "config.toml"):
+        file.write_text("")
+        file.chmod(0o666)
+        os.chown(file, 990, 991)
+    subprocess.run(
+        [tmpfiles, f"--root={tmp_path}", "--create", UNITS / "microedge.tmpfiles"],
+        check=True,
+        capture_output=True,
+    )
+
+    def found(path: Path) -> tuple[int, int, str]:
+        status = path.stat()
+        return status.st_uid, status.st_gid, stat.filemode(status.st_mode)
+
+    assert found(folder) == (0, 0, "drwx------")
+    assert found(folder / "password") == (0, 0, "-rw-------")
+    assert found(folder.parent / "config.toml") == (0, 991, "-rw-r-----")
+
+
+def test_the_coral_s_rule_knows_both_of_its_names(tmp_path: Path) -> None:
+    rules = UNITS / "60-microedge-coral.rules"
+    text = rules.read_text()
+    for vendor, product in edgetpu.USB_IDS:
+        assert f'ATTR{{idVendor}}=="{vendor}", ATTR{{idProduct}}=="{product}", MODE="0660"' in text
+    udevadm = shutil.which("udevadm")
+    if (
+        udevadm is None
+        or "verify"
+        not in subprocess.run([udevadm, "--help"], capture_output=True, text=True, check=False).stdout
+    ):
+        pytest.skip("udevadm verify is not here (systemd 254 has it)")
+    subprocess.run([udevadm, "verify", rules], check=True)
+
+
+def test_the_hardware_watchdog_is_one_that_a_raspberry_pi_has() -> None:
+    """Source: drivers/watchdog/bcm2835_wdt.c, PM_WDOG_TIME_SET: 20 bits of 1/65536 s."""
+    most_s = 0xFFFFF / 65536
+    seconds = settings_of("system.conf.d/60-microedge-watchdog.conf")["Manager"]["RuntimeWatchdogSec"]
+    assert 5 <= int(seconds) < most_s

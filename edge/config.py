@@ -30,6 +30,7 @@ from edge.settings import (
     Mqtt,
     Outbox,
     Spot,
+    Switches,
     is_taken_at_reload,
 )
 
@@ -49,6 +50,7 @@ __all__ = [
     "Mqtt",
     "Outbox",
     "Spot",
+    "Switches",
     "example",
     "load",
     "read",
@@ -65,19 +67,26 @@ WORDS: dict[type, str] = {
 }
 
 
-def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+def load(path: Path | None, overrides: Sequence[str] = (), *, opens_camera: bool = False) -> Config:
     """Read the configuration from `path` (None: the defaults) and lay `section.key=value` overrides over it.
+
+    Args:
+        path: TOML.
+        overrides: as `--set` takes them.
+        opens_camera: whether it is for a device that opens `camera.source`, and so must have its capture LED.
 
     Raises:
         ConfigError: with one line for every mistake, each naming the file (or `--set`), key, value and limit.
     """
-    config, mistakes = read(path, overrides)
+    config, mistakes = read(path, overrides, opens_camera=opens_camera)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return config
 
 
-def read(path: Path | None, overrides: Sequence[str] = ()) -> tuple[Config, list[str]]:
+def read(
+    path: Path | None, overrides: Sequence[str] = (), *, opens_camera: bool = False
+) -> tuple[Config, list[str]]:
     """Do as `load`, but leave every key that is wrong at its default and give the mistakes, in words, beside."""
     mistakes: list[str] = []
     values: dict[str, Any] = {}
@@ -92,7 +101,7 @@ def read(path: Path | None, overrides: Sequence[str] = ()) -> tuple[Config, list
         section, _, key = name.partition(".")
         given[section][key] = value
     config = Config(**{name: section(**given[name]) for name, section in SECTIONS.items()})
-    for names, mistake in _conflicts(config):
+    for names, mistake in (*_conflicts(config), *(_camera_conflicts(config) if opens_camera else ())):
         origin = next((origins[name] for name in reversed(names) if name in origins), "defaults")
         mistakes.append(f"{origin}: {mistake}")
     return config, mistakes
@@ -202,13 +211,25 @@ def _conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("event.max_duration_ms", "event.min_duration_ms"), mistake
     yield from _mqtt_conflicts(config.mqtt)
     taken: dict[int, str] = {}
-    for name in (name for name in KEYS if name.startswith("leds.") and name.endswith("_pin")):
-        pin = getattr(config.leds, name.removeprefix("leds."))
+    for name in (name for name in KEYS if name.endswith("_pin")):
+        section, _, key = name.partition(".")
+        pin = getattr(getattr(config, section), key)
         if pin < 0:
             continue
         if pin in taken:
             yield (taken[pin], name), f"{name} = {pin}: is used twice: {taken[pin]} has this pin too"
         taken.setdefault(pin, name)
+
+
+def _camera_conflicts(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Give what is wrong where a camera is opened: nobody may be watched without the light that says so."""
+    source = config.camera.source
+    if source != "synthetic" and not config.leds.enabled:
+        mistake = (
+            f'leds.enabled = false: must be true while camera.source = "{source}", because the capture LED shows that '
+            "people are watched; a machine without GPIO tries a camera with GPIOZERO_PIN_FACTORY=mock"
+        )
+        yield ("camera.source", "leds.enabled"), mistake
 
 
 def _mqtt_conflicts(mqtt: Mqtt) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -16,8 +16,15 @@ ATTEND_S = 0.1
 """How often a command's main thread looks at what its threads are doing, and at signals."""
 
 
-def configuration(arguments: argparse.Namespace, *, of_device: bool = True) -> Config:
+def configuration(
+    arguments: argparse.Namespace, *, of_device: bool = True, opens_camera: bool = False
+) -> Config:
     """Load the configuration that the command line asks for.
+
+    Args:
+        arguments: with `config` and `overrides`.
+        of_device: whether the device's own is meant where none is named.
+        opens_camera: whether a camera is to be opened, which needs its capture LED.
 
     Raises:
         ConfigError: every mistake in it, one per line.
@@ -25,7 +32,7 @@ def configuration(arguments: argparse.Namespace, *, of_device: bool = True) -> C
     path: Path | None = arguments.config
     if path is None and of_device and DEVICE_CONFIG.exists():
         path = DEVICE_CONFIG
-    return load(path, arguments.overrides)
+    return load(path, arguments.overrides, opens_camera=opens_camera)
 
 
 def log_to_stderr(config: Config, *, least: int = logging.NOTSET) -> None:

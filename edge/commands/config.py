@@ -13,7 +13,7 @@ def main(arguments: argparse.Namespace) -> int:
     elif arguments.action == "example":
         print(example(), end="")
     else:
-        config = configuration(arguments)
+        config = configuration(arguments, opens_camera=arguments.action == "check")
         if arguments.action == "show":
             print(to_toml(config), end="")
         else:

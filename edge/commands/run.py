@@ -25,7 +25,7 @@ SYNTHETIC_S = 3600.0
 
 def main(arguments: argparse.Namespace) -> int:
     """Run until SIGTERM, Ctrl-C, the end of the frames or a failure."""
-    config = configuration(arguments)
+    config = configuration(arguments, opens_camera=True)
     log_to_stderr(config)
     sinks = [JsonLinesSink(None)] if arguments.json else []
     with (
@@ -49,7 +49,7 @@ def _reload(app: App, arguments: argparse.Namespace) -> None:
     """Read the configuration again; one with a mistake changes nothing."""
     with app.reloading():
         try:
-            new = compare(app.config, configuration(arguments))
+            new = compare(app.config, configuration(arguments, opens_camera=True))
         except ConfigError as error:
             mistakes = str(error).splitlines()
             for mistake in mistakes:

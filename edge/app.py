@@ -21,9 +21,10 @@ import cv2
 
 from edge import __version__, clock
 from edge.config import Config, History
-from edge.control import Control, was_paused
+from edge.config import Switches as SwitchesConfig
+from edge.control import IDENTIFY_S, Control, was_paused
 from edge.dispatch import Dispatcher
-from edge.errors import ConfigError, EdgeError, ModelError, PublishError, SourceError
+from edge.errors import ConfigError, EdgeError, ModelError, PinError, PublishError, SourceError
 from edge.feed import FrameQueue, PausedBy, Reader
 from edge.frames import FrameSource
 from edge.health import Health, Report
@@ -41,6 +42,7 @@ from edge.records import Event
 from edge.reload import Reload
 from edge.stages import Spread, Stage
 from edge.store.outbox import Outbox
+from edge.switches import Switches
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +56,8 @@ SNAPSHOT_S = 0.1
 START_FAILURE_S = 6.0
 """How long the fault LED says why a service does not start, before it ends; long enough for two rounds of any code."""
 _FAULTS = {
-    ConfigError: Fault.CONFIGURATION, SourceError: Fault.CAMERA, ModelError: Fault.MODELS, PublishError: Fault.DISK,
+    ConfigError: Fault.CONFIGURATION, SourceError: Fault.CAMERA, PinError: Fault.CAMERA, ModelError: Fault.MODELS,
+    PublishError: Fault.DISK,
 }  # fmt: skip
 """What the fault LED shows for what keeps the device from starting."""
 
@@ -147,6 +150,7 @@ class App:
         self._watchdog = Watchdog(self._notifier)
         models = attempt(lambda: load_models(config), Models.close)
         leds = attempt(lambda: Leds(config.leds, pin_factory), Leds.close) if config.leds.enabled else None
+        switches = attempt(lambda: self._open_switches(leds, pin_factory), Switches.close)
         # In memory nothing is looked up later.
         history = config.history if folder is not None else History(days=0)
         outbox = attempt(
@@ -162,29 +166,19 @@ class App:
                 ),
                 MqttSink.close,
             )
-        reader = attempt(
-            lambda: Reader(
-                open_source, self._queue, is_live=self._is_live, retried=self._note_retry,
-                took=partial(self._watchdog.progress, Part.CAMERA),
-                light=leds.capture if leds is not None else lambda _: None,
-                paused=[PausedBy.COMMAND] if outbox is not None and was_paused(outbox) else [],
-                # No one at a screen reads an error; a device that stays shows it, and goes on once the camera is back.
-                stays=self._notifier.is_supervised,
-            ),
-            lambda reader: reader.close(JOIN_S),
-        )  # fmt: skip
-        if models is None or reader is None or outbox is None or problems:
-            if reader is not None and reader.problem:
-                problems.append(SourceError(reader.problem))
-            if leds is not None and self._notifier.is_supervised:
-                if reader is not None:
-                    reader.close(JOIN_S)
-                _show_start_failure(leds, problems)
-            kind = ConfigError if any(isinstance(each, ConfigError) for each in problems) else EdgeError
-            # The device could live with these, but whoever mends the others wants to know.
-            others = (clock.problem(), outbox.problem or outbox.warning if outbox is not None else "")
-            raise kind("\n".join([*map(str, problems), *filter(None, others)])) from problems[0]
-        self._reader, self.leds, self.mqtt, self.outbox = reader, leds, mqtt, outbox
+        # Without its LED and its switch a camera is not opened, not even to find out what else is wrong.
+        has_pins = switches is not None and (leds is not None or not config.leds.enabled)
+        reader = None
+        if has_pins:
+            reader = attempt(
+                lambda: self._open_reader(open_source, outbox, leds, switches),
+                lambda reader: reader.close(JOIN_S),
+            )
+        if models is None or reader is None or outbox is None or switches is None or problems:
+            raise self._start_error(problems, leds, reader, outbox) from problems[0]
+        if self._is_live:
+            switches.watch(reader)
+        self._reader, self._switches, self.leds, self.mqtt, self.outbox = reader, switches, leds, mqtt, outbox
         self._models = models
         self._hashes = {
             "detector": models.detector.sha256,
@@ -212,6 +206,46 @@ class App:
         if mqtt is not None and not self._is_replay:
             # A recording is no device that could be paused or identified.
             mqtt.publish_discovery(discovery_payload(config, version=__version__))
+
+    def _open_switches(self, leds: Leds | None, pin_factory: Any) -> Switches:
+        """Take the switches; for a recording none, because there is nothing that they could close."""
+        identify = partial(leds.identify, IDENTIFY_S) if leds is not None else lambda: False
+        config = self._config.switches if self._is_live else SwitchesConfig()
+        return Switches(config, identify=identify, pin_factory=pin_factory)
+
+    def _open_reader(
+        self,
+        open_source: Callable[[], FrameSource],
+        outbox: Outbox | None,
+        leds: Leds | None,
+        switches: Switches | None,
+    ) -> Reader:
+        paused = [PausedBy.COMMAND] if outbox is not None and was_paused(outbox) else []
+        if switches is not None and switches.is_private:
+            paused.append(PausedBy.SWITCH)
+        return Reader(
+            open_source, self._queue, is_live=self._is_live, retried=self._note_retry,
+            took=partial(self._watchdog.progress, Part.CAMERA),
+            light=leds.capture if leds is not None else lambda _: None,
+            paused=paused,
+            # No one at a screen reads an error; a device that stays shows it, and goes on once the camera is back.
+            stays=self._notifier.is_supervised,
+        )  # fmt: skip
+
+    def _start_error(
+        self, problems: list[EdgeError], leds: Leds | None, reader: Reader | None, outbox: Outbox | None
+    ) -> EdgeError:
+        """Show and give everything that keeps the device from starting."""
+        if reader is not None and reader.problem:
+            problems.append(SourceError(reader.problem))
+        if leds is not None and self._notifier.is_supervised:
+            if reader is not None:
+                reader.close(JOIN_S)
+            _show_start_failure(leds, problems)
+        kind = ConfigError if any(isinstance(each, ConfigError) for each in problems) else EdgeError
+        # The device could live with these, but whoever mends the others wants to know.
+        others = (clock.problem(), outbox.problem or outbox.warning if outbox is not None else "")
+        return kind("\n".join([*map(str, problems), *filter(None, others)]))
 
     def _introduce(self) -> None:
         """Publish what this device is."""
@@ -249,6 +283,11 @@ class App:
         return self._failure or self._reader.failure
 
     @property
+    def holds_camera(self) -> bool:
+        """Whether the source may still be open; after `close` it is if its driver did not give it back in time."""
+        return self._reader.holds_source
+
+    @property
     def frames_dropped(self) -> int:
         """Frames that found the queue full; they are among `statistics.dropped`."""
         return self._queue.dropped
@@ -260,6 +299,7 @@ class App:
 
     def attend(self) -> None:
         """Carry out commands and show how the device is doing. To be called a few times a second."""
+        self._switches.attend()
         self._control.attend()
         if self._reader.is_paused:
             # No frame comes that could say so.
@@ -391,7 +431,8 @@ class App:
             stages=self._pipeline.stopwatch.spreads,
             queue_dropped=self._queue.dropped,
             frames_skipped=self._reader.frames_skipped,
-            camera_problem=self._reader.problem,
+            is_private=self._switches.is_private,
+            camera_problem=self._switches.problem or self._reader.problem,
             sink_problem=self._dispatcher.problem,
             unwritten=self._dispatcher.unwritten,
             failure=self.failure,

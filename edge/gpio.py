@@ -100,7 +100,7 @@ class Pins:
     """Takes pins, and notes those that cannot be had, so that `check` names them all."""
 
     def __init__(self, factory: Any = None) -> None:
-        """Find a way to the pins, which is noted too if there is none.
+        """Take none yet.
 
         Args:
             factory: gpiozero's way to the pins; None: what this machine has.
@@ -110,9 +110,8 @@ class Pins:
         self._untried: list[str] = []
         """Settings for which there is no GPIO at all."""
         self._absence = ""
+        """Why there is none."""
         self._factory = factory
-        if factory is None:
-            self._factory, self._absence = _machine_factory()
 
     def output(self, pin: int, name: str, *, active_high: bool = True) -> Output | None:
         """Take a pin to drive, and switch it off; None if it is absent (-1) or cannot be had.
@@ -171,6 +170,8 @@ class Pins:
     def _take(self, pin: int, name: str, take: Callable[..., Any]) -> Any:
         if pin < 0:
             return None
+        if self._factory is None and not self._absence:
+            self._factory, self._absence = _machine_factory()
         if self._factory is None:
             self._untried.append(f"{name} = {pin}")
             return None

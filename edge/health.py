@@ -42,7 +42,7 @@ class Report:
     has_frames: bool
     """Whether a first frame has gone all the way through."""
     is_paused: bool
-    """Whether a command has closed the camera."""
+    """Whether a command or the privacy switch has closed the camera."""
     accelerator: AcceleratorStatus
     stages: Callable[[], Mapping[Stage, Spread]]
     """What the stages cost the last frames; asked for only when it is sent."""
@@ -60,6 +60,8 @@ class Report:
     """Of the source."""
     configuration_problem: str = ""
     """Why the configuration file is not what the device runs with; empty if it is."""
+    is_private: bool = False
+    """Whether the privacy switch keeps the camera closed."""
 
 
 class Health:
@@ -131,7 +133,8 @@ class Health:
         if problems:
             return "fault", problems
         if report.is_paused:
-            return "paused", self._trouble(report, now_s)
+            reasons = ["privacy switch"] if report.is_private else []
+            return "paused", reasons + self._trouble(report, now_s)
         if not report.has_frames:
             return "starting", []
         reasons = [*report.warnings, *self._trouble(report, now_s)]

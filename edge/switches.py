@@ -33,7 +33,7 @@ class Switches:
         self,
         config: SwitchesConfig,
         *,
-        identify: Callable[[], None] = lambda: None,
+        identify: Callable[[], object] = lambda: None,
         pin_factory: Any = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,7 +62,7 @@ class Switches:
         self._pins = pins = Pins(pin_factory)
         self._privacy = pins.contact(config.privacy_pin, "switches.privacy_pin", self._privacy_changed)
         pins.contact(config.identify_pin, "switches.identify_pin", self._identify_changed)
-        pins.check("switches.privacy_pin = -1 and switches.identify_pin = -1 do without switches")
+        pins.check("switches.privacy_pin = -1 and switches.identify_pin = -1 do without them")
         self.attend()
 
     @property

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge import __version__
+from edge.doctor import AREAS
 from edge.errors import ConfigError, EdgeError
 
 log = logging.getLogger(__name__)
@@ -148,6 +149,26 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument(
         "--parquet", default="", metavar="FILE", help="a typed table (needs microedge[parquet])"
     )
+
+    doctor = _command(
+        commands, "doctor", "Examine this machine: what works, what does not, and what to do about it."
+    )
+    doctor.add_argument(
+        "--only", action="append", default=[], choices=AREAS, metavar="AREA",
+        help=f"only this area, may be repeated: {', '.join(AREAS)}",
+    )  # fmt: skip
+    doctor.add_argument("--json", action="store_true", help="one JSON object, microedge.doctor/1")
+
+    fault = _command(
+        commands,
+        "fault",
+        "Blink the fault LED until stopped; what systemd does while the service has failed.",
+    )
+    fault.add_argument(
+        "--code", type=int, choices=range(1, 8), default=0, metavar="N",
+        help="number of blinks: 1 other, 2 camera, 3 models, 4 broker, 5 accelerator, 6 disk, 7 configuration "
+        "(by how the service ended)",
+    )  # fmt: skip
 
     config = _command(commands, "config", "Check, show or explain the configuration.")
     config.add_argument(

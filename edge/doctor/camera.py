@@ -1,0 +1,136 @@
+"""Area *camera*: whether the configured one is there and free, and whether a mode of its sensor has the asked rate."""
+
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edge.doctor.case import Case
+from edge.doctor.finding import Finding, failed, passed, skipped, warned
+from edge.doctor.system import Holder
+from edge.frames.sensor_modes import RATE_TOLERANCE, choose, listed
+from edge.store.folder import may
+
+_CABLE = (
+    "switch off and look at both ends of the camera's cable; /boot/firmware/config.txt needs camera_auto_detect=1 or "
+    "the dtoverlay of this camera; then: rpicam-hello --list-cameras"
+)
+_STOP = "sudo systemctl stop microedge, or end that program: sudo kill PID"
+
+
+def camera(case: Case) -> Iterator[Finding]:
+    """Look at the source that `camera.source` names."""
+    if not case.is_config_known:
+        yield skipped("camera", "the configuration may not be read")
+    elif case.config.camera.source == "synthetic":
+        yield from _synthetic()
+    elif case.config.camera.source == "webcam":
+        yield from _webcam(case)
+    else:
+        yield from _picamera2(case)
+
+
+CHECKS = (camera,)
+
+
+def _synthetic() -> Iterator[Finding]:
+    if importlib.util.find_spec("matplotlib") is None:
+        yield failed(
+            "portrait", "camera.source = synthetic moves a portrait that comes with matplotlib, which is absent",
+            "/opt/microedge/bin/pip install matplotlib",
+        )  # fmt: skip
+    else:
+        yield skipped("camera", "camera.source = synthetic: a moving portrait, no camera")
+
+
+def _webcam(case: Case) -> Iterator[Finding]:
+    name = case.config.camera.device
+    setting = f"camera.device = {name}"
+    node = case.system.path(name)
+    if not node.is_char_device():
+        others = [case.system.shown(path) for path in case.system.glob("/dev/video*")]
+        yield failed("webcam", f"{setting}: no such device; there is {', '.join(others) or 'no /dev/video*'}",
+                     "plug it in, or name another in camera.device; v4l2-ctl --list-devices")  # fmt: skip
+        return
+    model = case.system.read(f"/sys/class/video4linux/{Path(name).name}/name") or "unknown model"
+    yield passed("webcam", f"{setting}: {model}")
+    status = node.stat()
+    if not may(status, case.user.uid, case.user.groups, 6):
+        yield failed("permission", f"{setting}: {case.who()} may not use it (mode {status.st_mode & 0o777:04o})",
+                     f"sudo usermod -aG video {case.user.name or '$USER'}, and log in again")  # fmt: skip
+    yield from _holders(case, [node])
+
+
+def _picamera2(case: Case) -> Iterator[Finding]:
+    try:
+        library: Any = importlib.import_module("picamera2")
+    except Exception as error:
+        # What its C libraries raise when they do not fit each other is of any class.
+        yield failed(
+            "picamera2", f"camera.source = picamera2: cannot be loaded: {type(error).__name__}: {error}",
+            "sudo apt install python3-picamera2; the virtual environment needs --system-site-packages",
+        )  # fmt: skip
+        return
+    found = library.Picamera2.global_camera_info()
+    if not found:
+        yield failed("camera", "camera.source = picamera2: libcamera finds none", _CABLE)
+        return
+    models = [str(each.get("Model", "unknown model")) for each in found]
+    yield passed("camera", f"{', '.join(models)} ({len(found)} found)")
+    nodes = case.system.glob("/dev/media*") + case.system.glob("/dev/video*")
+    held = list(_holders(case, nodes))
+    if case.service.is_running:
+        # It must not be opened again, and how it does is told by who has it.
+        yield from held
+        return
+    yield from _modes(case, library, held)
+
+
+def _modes(case: Case, library: Any, held: list[Finding]) -> Iterator[Finding]:
+    """Open the camera, ask for its modes, and hold them against the asked rate."""
+    wanted = case.config.camera
+    try:
+        device = library.Picamera2(getattr(wanted, "number", 0))
+    except (RuntimeError, IndexError) as error:
+        yield from held or [failed("in use", f"the camera cannot be opened: {error}", _STOP)]
+        return
+    try:
+        modes = listed(device.sensor_modes)
+    finally:
+        device.close()
+    field_of_view = getattr(wanted, "field_of_view", "wide")
+    mode = choose(modes, wanted.rate_hz, (wanted.width, wanted.height), field_of_view)
+    asked = f"camera.rate_hz = {wanted.rate_hz:g}"
+    if mode is None:
+        yield warned(
+            "rate", f"the sensor lists no modes: whether it has {asked} shows only in use", "microedge run"
+        )
+    elif mode.rate_hz >= RATE_TOLERANCE * wanted.rate_hz:
+        yield passed("rate", f"{asked}: sensor mode {mode}, one of {len(modes)}")
+    else:
+        yield warned(
+            "rate", f"{asked}: the fastest sensor mode is {mode}",
+            f"set camera.rate_hz = {mode.rate_hz:.0f}, or use a faster sensor",
+        )  # fmt: skip
+
+
+def _holders(case: Case, nodes: list[Path]) -> Iterator[Finding]:
+    """Say who has the camera."""
+    holders: list[Holder] = []
+    for node in nodes:
+        holders += [each for each in case.system.holders(node) if each not in holders]
+    # PipeWire and WirePlumber keep control nodes open for as long as they run and do not stream.
+    holders = [each for each in holders if each.name not in ("pipewire", "wireplumber")]
+    if not case.system.is_root:
+        case.unseen["which programs of other users have the camera or the pins"] = None
+    if case.service.is_running and (not holders or case.is_ours(holders)):
+        yield passed(
+            "in use", f"by the running service, as it should be: {case.service.value('StatusText') or '-'}"
+        )
+    elif holders:
+        yield failed(
+            "in use", f"by {', '.join(map(str, holders))}", _STOP.replace("PID", str(holders[0].pid))
+        )
+    else:
+        yield passed("in use", "by nobody")

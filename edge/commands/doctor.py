@@ -40,7 +40,7 @@ def case_of(path: Path | None, overrides: list[str], system: System) -> Case:
     """Read the configuration as far as it can be read; what is wrong with the file is for the report to say."""
     if path is None and _is_there(device := system.path(DEVICE_CONFIG)):
         path = device
-    config, mistakes = read(path, overrides)
+    config, mistakes = read(path, overrides, opens_camera=True)
     if usage := [mistake for mistake in mistakes if mistake.startswith("--set: ")]:
         raise ConfigError("\n".join(usage))
     is_closed = path is not None and any(

@@ -17,6 +17,8 @@ PLAIN_SIGNS = {**SIGNS, Verdict.PASS: "+", Verdict.FAIL: "x"}
 """For terminals that cannot show the others."""
 STYLES = {Verdict.PASS: "green", Verdict.SKIPPED: "dim", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
 
+VERDICT_WIDTH, NAME_WIDTH = 9, 15
+
 
 class View:
     """Prints a report."""
@@ -45,9 +47,10 @@ class View:
     def _table(self, report: Report) -> None:
         for area, lines in groupby(report.lines, key=lambda line: line.area):
             self.console.print(Text(area.capitalize(), style="bold"))
-            table = Table.grid(padding=(0, 2, 0, 0), pad_edge=True)
-            table.add_column(min_width=9, no_wrap=True)
-            table.add_column(min_width=13, max_width=14)
+            table = Table.grid(padding=(0, 1, 0, 0), expand=True)
+            # The same in every area, so that the eye can run down.
+            table.add_column(width=VERDICT_WIDTH, no_wrap=True)
+            table.add_column(width=NAME_WIDTH)
             table.add_column(ratio=1, overflow="fold")
             for line in lines:
                 found = line.finding
@@ -56,7 +59,7 @@ class View:
                 if found.advice:
                     words.append(f"\n{self._arrow} {printable(found.advice)}", style="bold")
                 table.add_row(
-                    Text(f"  {self._signs[found.verdict]} {found.verdict}", style=style), found.name, words
+                    Text(f"{self._signs[found.verdict]} {found.verdict}", style=style), found.name, words
                 )
             self.console.print(table)
         self.console.print()

@@ -128,7 +128,7 @@ def _ask(case: Case, ours: Access | None, broker: BrokerAddress) -> list[Finding
         passed("login", f"{broker}: let in {who} in {trip.connect_ms:.0f} ms (MQTT {ours.protocol})")
     )
     if not trip.echo_problem:
-        found.append(passed("round trip", f"{trip.topic}: came back in {trip.echo_ms:.0f} ms"))
+        found.append(passed("round trip", f"{trip.topic}: came back in {trip.echo_ms:.1f} ms"))
         return found
     words = f"{trip.topic}: {trip.echo_problem}"
     advice = f"let this user publish and subscribe below {ours.base}/ there: systemd/broker/microedge.acl"

@@ -95,10 +95,10 @@ def compiled(case: Case) -> Iterator[Finding]:
     if absent:
         worse = failed if case.config.inference.accelerator == "edgetpu" else warned
         sources = " ".join(f"{name}.tflite" for name in files)
-        yield worse("compiled models", f"{folder}: no {', '.join(absent)}; the CPU does their work",
+        yield worse("edgetpu models", f"{folder}: no {', '.join(absent)}; the CPU does their work",
                     f"on an x86-64 Debian: edgetpu_compiler {sources}; copy the results there")  # fmt: skip
     else:
-        yield passed("compiled models", f"{', '.join(path.name for path in files.values())} in {folder}")
+        yield passed("edgetpu models", f"{', '.join(path.name for path in files.values())} in {folder}")
 
 
 CHECKS = (device, driver, compiled)

@@ -6,6 +6,7 @@ child is gone, that check has failed, and another child goes on behind it.
 """
 
 import contextlib
+import faulthandler
 import importlib
 import json
 import os
@@ -186,6 +187,8 @@ def _serve(case: Case, area: str, first: int, pipe: int) -> NoReturn:
             nowhere = os.open(os.devnull, os.O_RDWR)
             for descriptor in (0, 1, 2):
                 os.dup2(nowhere, descriptor)
+            # A crash is told of by the parent, in one line.
+            faulthandler.disable()
             try:
                 module = importlib.import_module(f"edge.doctor.{area}")
                 if (user := getattr(module, "user", None)) is not None:

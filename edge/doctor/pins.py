@@ -28,6 +28,7 @@ _LINE = struct.Struct("=32s32sIIQ160s16s")
 """struct gpio_v2_line_info: name, consumer, offset, number of attributes, flags, attributes, padding."""
 _USED = 1
 """GPIO_V2_LINE_FLAG_USED."""
+_DEBUG = "/sys/kernel/debug/gpio"
 _GROUP = "sudo usermod -aG gpio {user}, and log in again"
 
 
@@ -38,6 +39,8 @@ class PinLine:
     is_used: bool
     consumer: str
     """Who has it, as that calls itself; lgpio calls itself `lg`."""
+    is_low: bool | None = None
+    """Where it is at; None: not told."""
 
 
 def chip(case: Case) -> Iterator[Finding]:
@@ -105,7 +108,23 @@ def lines(case: Case) -> Iterator[Finding]:
         yield passed("pins", f"free: {', '.join(free)}")
 
 
-CHECKS = (chip, lines)
+def privacy(case: Case) -> Iterator[Finding]:
+    """Say where the privacy switch is at, which only the kernel's table for root tells without taking its pin."""
+    switches = case.config.switches
+    node = _chip(case)
+    if switches.privacy_pin < 0 or node is None or not case.is_config_known:
+        return
+    line = _line_of_debugfs(case.system.read(_DEBUG), node.name, switches.privacy_pin)
+    setting = f"switches.privacy_pin = {switches.privacy_pin}"
+    if line is None or line.is_low is None:
+        yield skipped("privacy switch", f"{setting}: where it is at shows while the service runs, to root")
+        return
+    # A closed contact pulls the pin to ground.
+    is_on = line.is_low == (switches.privacy_contact == "normally_open")
+    yield passed("privacy switch", f"{setting}: {'on, the camera stays closed' if is_on else 'off'}")
+
+
+CHECKS = (chip, lines, privacy)
 
 
 def _wanted(case: Case) -> dict[str, int]:
@@ -168,7 +187,7 @@ def _line(case: Case, node: Path, pin: int) -> PinLine | None:
         _, consumer, _, _, flags, _, _ = _LINE.unpack(answer)
         return PinLine(bool(flags & _USED), _text(consumer))
     except OSError:
-        return _line_of_debugfs(case.system.read("/sys/kernel/debug/gpio"), node.name, pin)
+        return _line_of_debugfs(case.system.read(_DEBUG), node.name, pin)
 
 
 def _line_of_debugfs(text: str, chip: str, pin: int) -> PinLine | None:
@@ -184,8 +203,8 @@ def _line_of_debugfs(text: str, chip: str, pin: int) -> PinLine | None:
         elif base is not None:
             found = re.match(r"\s*gpio-(\d+)\s*\((.{0,20}?)\s*(?:\|(.*?))?\s*\)", row)
             if found is not None and int(found[1]) - base == pin:
-                consumer = (found[3] or "").strip()
-                return PinLine(bool(consumer), consumer)
+                consumer, level = (found[3] or "").strip(), re.search(r"\b(lo|hi)\b", row[found.end() :])
+                return PinLine(bool(consumer), consumer, level and level[1] == "lo")
     return PinLine(False, "") if f"{chip}:" in text else None
 
 

@@ -67,7 +67,8 @@ def engines(case: Case) -> Iterator[Finding]:
             yield failed(engine, f"{distribution} {version} cannot be used: {problem}", advice)
         else:
             yield passed(
-                engine, f"{distribution} {version}" + (", runs the models" if usable == [engine] else "")
+                engine,
+                f"{distribution} {version} loads" + (" and runs the models" if usable == [engine] else ""),
             )
     if not usable:
         yield failed(

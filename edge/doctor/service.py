@@ -77,15 +77,15 @@ def watchdogs(case: Case) -> Iterator[Finding]:
     answer = case.system.run("systemctl", "show", "--property", "RuntimeWatchdogUSec")
     period = answer.text.partition("=")[2]
     if not case.system.glob("/dev/watchdog*"):
-        yield skipped("hardware watchdog", "this machine has none")
+        yield skipped("board watchdog", "this machine has none")
     elif period in ("", "0", "infinity"):
         yield warned(
-            "hardware watchdog", "is off: a machine that hangs stays so until somebody pulls the plug",
+            "board watchdog", "is off: a machine that hangs stays so until somebody pulls the plug",
             "put RuntimeWatchdogSec=15 below [Manager] into /etc/systemd/system.conf.d/60-microedge-watchdog.conf; "
             "sudo systemctl daemon-reexec",
         )  # fmt: skip
     else:
-        yield passed("hardware watchdog", f"a machine that hangs for {period} is started again")
+        yield passed("board watchdog", f"a machine that hangs for {period} is started again")
 
 
 def hardening(case: Case) -> Iterator[Finding]:

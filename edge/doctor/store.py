@@ -40,8 +40,8 @@ def folder(case: Case) -> Iterator[Finding]:
     kind = _file_system(case, place)
     words = f"{place}: {case.who()} may write to it ({kind or 'unknown file system'})"
     if kind in _IN_MEMORY:
-        yield warned("folder", f"{words}: in memory, so that a power cut takes waiting events along",
-                     "name a folder on a disk in outbox.folder; with an overlay root, of another partition")  # fmt: skip
+        advice = "name a folder on a disk in outbox.folder; with an overlay root, on another partition"
+        yield warned("folder", f"{words}: in memory, so that a power cut takes waiting events along", advice)
     else:
         yield passed("folder", words)
 
@@ -105,14 +105,19 @@ def events(case: Case) -> Iterator[Finding]:
         why = ", ".join(f"{reason} {number}" for reason, number, _ in losses)
         yield warned("lost events", f"{why}; the last on {max(time for _, _, time in losses)}",
                      "microedge events names them; full: is the broker reached?")  # fmt: skip
-    if aside := set_aside_files(place / FILE):
+
+
+def damaged(case: Case) -> Iterator[Finding]:
+    """Look for files that the service found damaged and set aside."""
+    if case.is_config_known and (aside := _set_aside(_folder(case))):
+        place = _folder(case)
         yield warned(
             "damaged files", f"{len(aside)} set aside, the last {aside[-1].name}: after a power cut, or the card fails",
             f"if it happens again, take a new card; then: sudo rm {place}/events.damaged-*",
         )  # fmt: skip
 
 
-CHECKS = (folder, room, events)
+CHECKS = (folder, room, events, damaged)
 
 
 def _waiting(case: Case, waiting: int, oldest_ms: int | None, kept: int) -> Finding:
@@ -143,6 +148,13 @@ def _file_system(case: Case, place: Path) -> str:
         if Path(name).is_relative_to(point or "-") and len(point) >= len(best[0]):
             best = (point, kind)
     return best[1]
+
+
+def _set_aside(place: Path) -> list[Path]:
+    try:
+        return set_aside_files(place / FILE)
+    except PermissionError:
+        return []
 
 
 def _exists(path: Path) -> bool:

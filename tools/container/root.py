@@ -119,6 +119,7 @@ def _build(release: str, root: Path) -> None:
     # Otherwise each boot would be the first one, and begin with enabling everything.
     (root / "etc/machine-id").write_text(hashlib.sha256(release.encode()).hexdigest()[:32] + "\n")
     (root / "etc/hostname").write_text("container\n")
+    (root / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 container\n")
     # Its presence makes journald keep what it hears over a restart of the container.
     (root / "var/log/journal").mkdir(parents=True, exist_ok=True)
 

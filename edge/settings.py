@@ -26,7 +26,7 @@ class Key:
     unit: str = ""
     low: float | None = None
     high: float | None = None
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] | tuple[int, ...] = ()
     most: int = 0
     """Of a list: how many texts it may hold."""
     pattern: str = ""
@@ -40,7 +40,7 @@ class Key:
     def limit(self) -> str:
         """The allowed values in words; empty where the type alone decides."""
         if self.choices:
-            return "one of " + ", ".join(self.choices)
+            return "one of " + ", ".join(map(str, self.choices)) + (f" {self.unit}" if self.unit else "")
         if self.low is not None:
             return f"{self.low:.9g}..{self.high:.9g}" + (f" {self.unit}" if self.unit else "")
         if self.most:
@@ -66,6 +66,11 @@ def _switch(default: bool, doc: str) -> bool:
 def _choice(choices: tuple[str, ...], doc: str) -> str:
     """Declare a key with the first of `choices` as its default."""
     return _key(choices[0], Key(doc, str, choices=choices))
+
+
+def _one_of(choices: tuple[int, ...], unit: str, doc: str) -> int:
+    """Declare a number that is one of a few, the first of them by default."""
+    return _key(choices[0], Key(doc, int, unit=unit, choices=choices))
 
 
 def _text(default: str, doc: str, pattern: str = "", rule: str = "", secret: bool = False) -> str:
@@ -118,6 +123,22 @@ class Camera:
     width: int = _number(640, 64, 8192, "px", "Frame width.")
     height: int = _number(480, 64, 8192, "px", "Frame height.")
     rate_hz: float = _number(200.0, 10, 400, "Hz", "Frame rate to ask for; the real one is measured.")
+    number: int = _number(0, 0, 9, "", "Which camera of picamera2, as `rpicam-hello --list-cameras` counts.")
+    field_of_view: str = _choice(
+        ("wide", "narrow"),
+        "Among sensor modes fast enough: the widest view, or the one nearest to a far face.",
+    )
+    mains_hz: int = _one_of(
+        (50, 60, 0), "Hz", "Mains that the lamps run on; 0: daylight, or lamps without flicker."
+    )
+    exposure_us: int = _number(
+        0,
+        0,
+        100_000,
+        "us",
+        "Exposure time; 0: found at the start, then locked, and anew if the light has changed.",
+    )
+    gain: float = _number(0.0, 0, 64, "", "Analogue gain of the sensor; 0: as the exposure.")
     queue_frames: int = _number(32, 2, 1000, "frames", "Frames that may wait; then the oldest is dropped.")
 
 

@@ -1,51 +1,9 @@
 """The mode that is chosen, over the tables that five real sensors list."""
 
-from typing import Any
-
 import pytest
+from camera_stand_in import SENSORS
 
 from edge.frames.sensor_modes import SensorMode, choose, listed
-
-
-def entry(width: int, height: int, fps: float, crop: tuple[int, int, int, int], depth: int = 10) -> dict[str, Any]:
-    return {"size": (width, height), "fps": fps, "crop_limits": crop, "bit_depth": depth, "format": f"SRGGB{depth}"}
-
-
-# As `rpicam-hello --list-cameras` prints them (raspberrypi/documentation, and users' listings).
-SENSORS: dict[str, list[dict[str, Any]]] = {
-    "imx219": [
-        entry(*mode, depth)
-        for depth in (10, 8)
-        for mode in (
-            (640, 480, 206.65, (1000, 752, 1280, 960)),
-            (1640, 1232, 41.85, (0, 0, 3280, 2464)),
-            (1920, 1080, 47.57, (680, 692, 1920, 1080)),
-            (3280, 2464, 21.19, (0, 0, 3280, 2464)),
-        )
-    ],
-    "imx477": [
-        entry(1332, 990, 120.05, (696, 528, 2664, 1980)),
-        entry(2028, 1080, 50.03, (0, 440, 4056, 2160), 12),
-        entry(2028, 1520, 40.01, (0, 0, 4056, 3040), 12),
-        entry(4056, 3040, 10.0, (0, 0, 4056, 3040), 12),
-    ],
-    "imx708": [
-        entry(1536, 864, 120.13, (768, 432, 3072, 1728)),
-        entry(2304, 1296, 56.03, (0, 0, 4608, 2592)),
-        entry(4608, 2592, 14.35, (0, 0, 4608, 2592)),
-    ],
-    "imx296": [entry(1456, 1088, 60.38, (0, 0, 1456, 1088))],
-    # What the same sensor lists once it is cropped (signag/raspi-cam-srv issue 14): the size stays, the crop tells.
-    "imx296 cropped": [entry(1456, 1088, 406.67, (376, 476, 688, 136))],
-    "ov9281": [
-        entry(1280, 800, 143.66, (0, 0, 1280, 800), 8),
-        entry(1280, 720, 171.79, (0, 40, 1280, 720), 8),
-        entry(640, 400, 309.79, (0, 0, 1280, 800), 8),
-        entry(1280, 800, 114.93, (0, 0, 1280, 800)),
-        entry(1280, 720, 137.42, (0, 40, 1280, 720)),
-        entry(640, 400, 247.83, (0, 0, 1280, 800)),
-    ],
-}
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,15 @@ def open_camera(config: Config) -> FrameSource:
     camera = config.camera
     size = (camera.width, camera.height)
     if camera.source == "picamera2":
-        return CameraSource(rate_hz=camera.rate_hz, size=size)
+        return CameraSource(
+            camera.number,
+            rate_hz=camera.rate_hz,
+            size=size,
+            field_of_view=camera.field_of_view,
+            mains_hz=camera.mains_hz,
+            exposure_us=camera.exposure_us,
+            gain=camera.gain,
+        )
     if camera.source == "webcam":
         return WebcamSource(camera.device, rate_hz=camera.rate_hz, size=size)
     return PacedSource(moving_portrait(camera, seconds=SYNTHETIC_S, start_time_ns=time.time_ns()))

@@ -4,6 +4,7 @@ import sys
 from itertools import groupby
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -55,13 +56,16 @@ class View:
             for line in lines:
                 found = line.finding
                 style = STYLES[found.verdict]
-                words = Text(printable(found.words), style=style if found.verdict is not Verdict.PASS else "")
+                # Long red sentences are hard to read: the colour is for what one looks for.
+                is_noted = found.verdict in (Verdict.WARN, Verdict.FAIL)
+                words = Text(printable(found.words), style="dim" if found.verdict is Verdict.SKIPPED else "")
                 if found.advice:
-                    words.append(f"\n{self._arrow} {printable(found.advice)}", style="bold")
-                table.add_row(
-                    Text(f"{self._signs[found.verdict]} {found.verdict}", style=style), found.name, words
-                )
-            self.console.print(table)
+                    words.append(
+                        f"\n{self._arrow} {printable(found.advice)}", style="bold" if is_noted else ""
+                    )
+                verdict = Text(f"{self._signs[found.verdict]} {found.verdict}", style=style)
+                table.add_row(verdict, Text(found.name, style=style if is_noted else ""), words)
+            self.console.print(Padding(table, (0, 0, 0, 2)))
         self.console.print()
 
     @property

@@ -142,7 +142,7 @@ def _reach(broker: BrokerAddress) -> Finding:
     try:
         socket.create_connection((broker.host, broker.port), CONNECT_TIMEOUT_S).close()
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = why_no_connection(error, tls=False, websocket_path="")
         return failed(
             "reachable", f"{broker}: {reason}", "are mqtt.host and mqtt.port right? is the broker running?"
         )

@@ -9,6 +9,7 @@ from typing import Any
 from edge.doctor.case import Case
 from edge.doctor.finding import Finding, failed, passed, skipped, warned
 from edge.doctor.system import Holder
+from edge.frames.sensor_crop import MODEL, SIZE, lines_for
 from edge.frames.sensor_modes import RATE_TOLERANCE, choose, listed
 from edge.store.folder import may
 
@@ -84,14 +85,14 @@ def _picamera2(case: Case) -> Iterator[Finding]:
         # It must not be opened again, and how it does is told by who has it.
         yield from held
         return
-    yield from _modes(case, library, held)
+    yield from _modes(case, library, models, held)
 
 
-def _modes(case: Case, library: Any, held: list[Finding]) -> Iterator[Finding]:
+def _modes(case: Case, library: Any, models: list[str], held: list[Finding]) -> Iterator[Finding]:
     """Open the camera, ask for its modes, and hold them against the asked rate."""
     wanted = case.config.camera
     try:
-        device = library.Picamera2(getattr(wanted, "number", 0))
+        device = library.Picamera2(wanted.number)
     except (RuntimeError, IndexError) as error:
         yield from held or [failed("in use", f"the camera cannot be opened: {error}", _STOP)]
         return
@@ -99,13 +100,15 @@ def _modes(case: Case, library: Any, held: list[Finding]) -> Iterator[Finding]:
         modes = listed(device.sensor_modes)
     finally:
         device.close()
-    field_of_view = getattr(wanted, "field_of_view", "wide")
-    mode = choose(modes, wanted.rate_hz, (wanted.width, wanted.height), field_of_view)
+    mode = choose(modes, wanted.rate_hz, (wanted.width, wanted.height), wanted.field_of_view)
     asked = f"camera.rate_hz = {wanted.rate_hz:g}"
     if mode is None:
         yield warned(
             "rate", f"the sensor lists no modes: whether it has {asked} shows only in use", "microedge run"
         )
+    elif any(MODEL in each.lower() for each in models) and mode.rate_hz < wanted.rate_hz:
+        lines = lines_for(wanted.rate_hz)
+        yield passed("rate", f"{asked}: the IMX296 is made to read {lines} of its {SIZE[1]} lines")
     elif mode.rate_hz >= RATE_TOLERANCE * wanted.rate_hz:
         yield passed("rate", f"{asked}: sensor mode {mode}, one of {len(modes)}")
     else:

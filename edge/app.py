@@ -76,6 +76,7 @@ class App:
         *,
         is_live: bool,
         is_replay: bool = False,
+        find_source: Callable[[], None] = lambda: None,
         folder: Path | None = None,
         sinks: Sequence[EventSink] = (),
         journal: Journal | None = None,
@@ -90,6 +91,8 @@ class App:
                 and a source that breaks is opened again. Otherwise no frame is dropped and a broken source
                 ends the run.
             is_replay: events are marked as replayed, and one that cannot be written ends the run.
+            find_source: raises `SourceError` if there is no such source; called, for the report, where the source must
+                not be opened because its LED or switch is missing.
             folder: where events are kept until they have arrived, and as history; None: in memory.
             sinks: further sinks, which the caller closes after this.
             journal: takes events, refusals and time that cannot be assessed; the caller concludes it after this.
@@ -116,7 +119,7 @@ class App:
         cv2.setNumThreads(1)
         self._parts = ExitStack()
         try:
-            self._build(open_source, folder, sinks, pin_factory)
+            self._build(open_source, find_source, folder, sinks, pin_factory)
         except BaseException:
             self._parts.close()
             raise
@@ -126,6 +129,7 @@ class App:
     def _build(
         self,
         open_source: Callable[[], FrameSource],
+        find_source: Callable[[], None],
         folder: Path | None,
         sinks: Sequence[EventSink],
         pin_factory: Any,
@@ -174,6 +178,8 @@ class App:
                 lambda: self._open_reader(open_source, outbox, leds, switches),
                 lambda reader: reader.close(JOIN_S),
             )
+        else:
+            attempt(find_source, lambda _: None)
         if models is None or reader is None or outbox is None or switches is None or problems:
             raise self._start_error(problems, leds, reader, outbox) from problems[0]
         if self._is_live:

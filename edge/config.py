@@ -291,10 +291,10 @@ def reference() -> str:
     lines = [
         "# Configuration",
         "",
-        "Made by `microedge config reference`. The device reads `/etc/microedge/config.toml`; every key may be left out.",
-        "`microedge config check` names every mistake at once. `systemctl reload microedge` has a running device take what",
-        "it can take at reload; a file with a mistake changes nothing, and the device says so. `--set section.key=value`",
-        "overrides a key for one call of any command.",
+        "Made by `microedge config reference`. The device reads `/etc/microedge/config.toml`; every key may be left",
+        "out. `microedge config check` names every mistake at once. `systemctl reload microedge` has a running device",
+        "take what it can take at reload; a file with a mistake changes nothing, and the device says so.",
+        "`--set section.key=value` overrides a key for one call of any command.",
     ]
     for section, keys in _by_section():
         lines += [

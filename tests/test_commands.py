@@ -323,6 +323,7 @@ def test_replay_publishes_under_a_name_that_is_not_the_device(
 def test_run_reports_all_that_is_missing_at_once_and_never_a_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("gpiozero.Device.pin_factory", None)
     monkeypatch.setenv("GPIOZERO_PIN_FACTORY", "mock")
     settings = (
         f"inference.models={tmp_path}", f"outbox.folder={tmp_path}", "mqtt.enabled=false",
@@ -343,6 +344,7 @@ def test_one_report_names_all_that_keeps_a_device_from_starting(
     secret.write_text("of all things\n")
     secret.chmod(0o644)
     monkeypatch.setattr("edge.clock.time.time_ns", lambda: 1_000_000_000)
+    monkeypatch.setattr("gpiozero.Device.pin_factory", None)
     monkeypatch.setenv("GPIOZERO_PIN_FACTORY", "native")  # which needs a Raspberry Pi
     settings = (
         "camera.source=webcam", f"camera.device={tmp_path}/absent", "inference.accelerator=edgetpu",

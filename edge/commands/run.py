@@ -8,7 +8,7 @@ from edge.app import App
 from edge.commands import ATTEND_S, ReloadRequest, StopRequest, configuration, log_to_stderr
 from edge.config import Config
 from edge.errors import ConfigError, EdgeError
-from edge.frames import FrameSource
+from edge.frames import FrameSource, picamera, webcam
 from edge.frames.camera import CameraSource
 from edge.frames.paced import PacedSource
 from edge.frames.portrait import moving_portrait
@@ -32,8 +32,13 @@ def main(arguments: argparse.Namespace) -> int:
         StopRequest() as stop,
         ReloadRequest() as reload,
         App(
-            config, lambda: open_camera(config), is_live=True, folder=state_folder(config), sinks=sinks
-        ) as app,
+            config,
+            lambda: open_camera(config),
+            is_live=True,
+            find_source=lambda: find_camera(config),
+            folder=state_folder(config),
+            sinks=sinks,
+        ) as app,  # fmt: skip
     ):
         while app.is_running and not stop.is_made:
             if reload.take():
@@ -84,3 +89,15 @@ def open_camera(config: Config) -> FrameSource:
     if camera.source == "webcam":
         return WebcamSource(camera.device, rate_hz=camera.rate_hz, size=size)
     return PacedSource(moving_portrait(camera, seconds=SYNTHETIC_S, start_time_ns=time.time_ns()))
+
+
+def find_camera(config: Config) -> None:
+    """Look for the source that `camera.source` names, without opening it.
+
+    Raises:
+        SourceError: if it is not there.
+    """
+    if config.camera.source == "picamera2":
+        picamera.found(picamera.library(), config.camera.number)
+    elif config.camera.source == "webcam":
+        webcam.find(config.camera.device)

@@ -132,13 +132,22 @@ class WebcamSource:
         return int(picture.pts * picture.time_base * 1_000_000_000)
 
 
+def find(device: str) -> None:
+    """Look for a webcam.
+
+    Raises:
+        SourceError: it is not there.
+    """
+    if not Path(device).is_char_device():
+        raise SourceError(f"{device}: no such webcam; `ls /dev/video*` shows what there is")
+
+
 def _opened(device: str, rate_hz: float, size: tuple[int, int], pixel_format: str | None) -> Any:
     options = {"framerate": f"{rate_hz:g}", "video_size": f"{size[0]}x{size[1]}", "fflags": "nonblock"}
     if pixel_format is not None:
         options["input_format"] = pixel_format
+    find(device)
     try:
-        if not Path(device).is_char_device():
-            raise SourceError(f"{device}: no such webcam; `ls /dev/video*` shows what there is")
         return av.open(device, format="v4l2", container_options=options)
     except av.FileNotFoundError as error:
         raise SourceError(f"{device}: the webcam was unplugged") from error

@@ -281,31 +281,38 @@ class Reader:
             log.warning("camera: gave no frame and did not stop within %g s; left open", timeout_s)
 
     def _run(self) -> None:
-        problem = self.problem
         try:
-            while self._is_to_read():
-                if self._source is None:
-                    self._source = self._reopened(problem)
-                    problem = ""
-                    # Opening takes a second or two; a pause may have been asked for meanwhile.
-                    continue
-                outcome = self._pump(self._source)
+            try:
+                self._read()
+            finally:
+                # If this fails the driver may have kept the camera, and then its LED stays lit.
                 self._close_source()
-                if outcome is None:
-                    continue
-                if not outcome:
-                    return
-                if not self.is_live:
-                    self.failure = outcome
-                    return
-                problem = outcome if not self._paused_by else ""
         except Exception as error:
             # A camera library may raise anything; ending with a reason beats a device that hangs.
             log.exception("camera: failed")
             self.failure = f"frames: {type(error).__name__}: {error}"
         finally:
-            self._close_source()
             self._queue.end()
+
+    def _read(self) -> None:
+        """Read, with pauses and new attempts, until reading is to stop or cannot go on."""
+        problem = self.problem
+        while self._is_to_read():
+            if self._source is None:
+                self._source = self._reopened(problem)
+                problem = ""
+                # Opening takes a second or two; a pause may have been asked for meanwhile.
+                continue
+            outcome = self._pump(self._source)
+            self._close_source()
+            if outcome is None:
+                continue
+            if not outcome:
+                return
+            if not self.is_live:
+                self.failure = outcome
+                return
+            problem = outcome if not self._paused_by else ""
 
     def _is_to_read(self) -> bool:
         """Wait, with the source closed, while there is a pause; False once reading is to stop."""

@@ -450,6 +450,22 @@ def test_no_camera_is_a_failure_with_the_cable_in_the_advice(pi: Pi, camera: Mac
     assert "cable" in finding.advice
 
 
+def test_a_camera_number_that_is_not_there_is_told_with_those_that_are(pi: Pi, camera: Machine) -> None:
+    pi.settings["camera.number"] = "1"
+    assert "there is 0 (imx219); set camera.number" in found(pi.examine("camera"), "camera", "camera").words
+
+
+def test_a_library_that_does_not_fit_the_others_is_a_line_that_says_so(
+    pi: Pi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "picamera2.py").write_text("raise ValueError('numpy.dtype size changed')")
+    monkeypatch.syspath_prepend(tmp_path)
+    finding = found(pi.examine("camera"), "camera", "picamera2")
+    assert finding.verdict is Verdict.FAIL
+    assert "numpy.dtype size changed" in finding.words
+    assert "python3-picamera2" in finding.advice
+
+
 def test_a_sensor_that_is_too_slow_is_named_with_its_fastest_mode(pi: Pi, camera: Machine) -> None:
     camera.cameras = ["imx477"]
     finding = found(pi.examine("camera"), "camera", "rate")
@@ -613,7 +629,7 @@ def crashing() -> Any:
 
 
 def raising() -> Any:
-    raise KeyError("model")
+    raise ZeroDivisionError("model")
 
 
 @pytest.mark.parametrize(
@@ -621,7 +637,7 @@ def raising() -> Any:
     [
         (hanging, "the check itself gave no answer within 1 s", "camera's cable"),
         (crashing, "the check itself was ended by SIGSEGV: a library that it uses has crashed", "report it"),
-        (raising, "the check itself broke: KeyError: 'model'", "report it"),
+        (raising, "the check itself broke: ZeroDivisionError: model", "report it"),
     ],
 )
 def test_a_check_that_hangs_crashes_or_breaks_is_a_line_and_the_others_go_on(

@@ -163,6 +163,13 @@ def test_a_password_that_everybody_may_read_is_named_and_no_login_is_tried(
     assert "login" not in {line.finding.name for line in report.lines}
 
 
+def test_without_credentials_it_is_still_told_that_nothing_listens(password: Path) -> None:
+    password.chmod(0o644)
+    nobody = free_port()
+    finding = found(look(port=nobody, password_file=str(password), username="lab-03"), "reachable")
+    assert (finding.verdict, finding.words) == (Verdict.FAIL, f"127.0.0.1:{nobody}: nothing listens there")
+
+
 def test_a_broker_that_is_not_there_is_a_failure_and_a_spare_one_a_warning(own_broker: Broker) -> None:
     nobody = free_port()
     report = look(port=nobody)

@@ -15,6 +15,7 @@ from edge.errors import ConfigError
 from edge.out.mqtt.certificate import valid_until
 from edge.out.mqtt.client import CONNECT_TIMEOUT_S, Access
 from edge.out.mqtt.credentials import BrokerAddress, problems, where
+from edge.out.mqtt.diagnosis import why_no_connection
 from edge.out.mqtt.sink import access
 from edge.store.folder import User
 

@@ -1,22 +1,26 @@
 """Area *camera*: whether the configured one is there and free, and whether a mode of its sensor has the asked rate."""
 
-import importlib
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from edge.config import Camera
 from edge.doctor.case import Case
-from edge.doctor.finding import Finding, failed, passed, skipped, warned
+from edge.doctor.finding import Finding, Verdict, failed, passed, skipped, warned
 from edge.doctor.system import Holder
+from edge.errors import SourceError
+from edge.frames import picamera
 from edge.frames.sensor_crop import MODEL, SIZE, lines_for
-from edge.frames.sensor_modes import RATE_TOLERANCE, choose, listed
+from edge.frames.sensor_modes import RATE_TOLERANCE, SensorMode, choose, listed
 from edge.store.folder import may
 
 _CABLE = (
     "switch off and look at both ends of the camera's cable; /boot/firmware/config.txt needs camera_auto_detect=1 or "
     "the dtoverlay of this camera; then: rpicam-hello --list-cameras"
 )
+CLOSE_S = 5.0
+_GROUP = "sudo usermod -aG video $USER, and log in again"
+_INSTALL = "sudo apt install python3-picamera2; the virtual environment needs --system-site-packages"
 _STOP = "sudo systemctl stop microedge, or end that program: sudo kill PID"
 
 
@@ -64,58 +68,53 @@ def _webcam(case: Case) -> Iterator[Finding]:
 
 
 def _picamera2(case: Case) -> Iterator[Finding]:
+    number = case.config.camera.number
     try:
-        library: Any = importlib.import_module("picamera2")
+        library = picamera.library()
     except Exception as error:
         # What its C libraries raise when they do not fit each other is of any class.
-        yield failed(
-            "picamera2", f"camera.source = picamera2: cannot be loaded: {type(error).__name__}: {error}",
-            "sudo apt install python3-picamera2; the virtual environment needs --system-site-packages",
-        )  # fmt: skip
+        yield failed("picamera2", f"camera.source = picamera2: {error}", _INSTALL)
         return
-    found = library.Picamera2.global_camera_info()
-    if not found:
-        yield failed("camera", "camera.source = picamera2: libcamera finds none", _CABLE)
+    try:
+        about = picamera.found(library, number)
+    except SourceError as error:
+        yield failed("camera", str(error), _CABLE)
         return
-    models = [str(each.get("Model", "unknown model")) for each in found]
-    yield passed("camera", f"{', '.join(models)} ({len(found)} found)")
-    nodes = case.system.glob("/dev/media*") + case.system.glob("/dev/video*")
-    held = list(_holders(case, nodes))
+    name = f"camera {number} ({about.get('Model', 'unknown model')})"
+    yield passed("camera", name)
+    held = list(_holders(case, case.system.glob("/dev/media*") + case.system.glob("/dev/video*")))
     if case.service.is_running:
         # It must not be opened again, and how it does is told by who has it.
         yield from held
         return
-    yield from _modes(case, library, models, held)
-
-
-def _modes(case: Case, library: Any, models: list[str], held: list[Finding]) -> Iterator[Finding]:
-    """Open the camera, ask for its modes, and hold them against the asked rate."""
-    wanted = case.config.camera
     try:
-        device = library.Picamera2(wanted.number)
-    except (RuntimeError, IndexError) as error:
-        yield from held or [failed("in use", f"the camera cannot be opened: {error}", _STOP)]
+        device = picamera.opened(library, number, name)
+    except SourceError as error:
+        others = [each for each in held if each.verdict is Verdict.FAIL]
+        yield from others or [failed("in use", str(error), _GROUP if "permission" in str(error) else _STOP)]
         return
     try:
         modes = listed(device.sensor_modes)
     finally:
-        device.close()
+        picamera.close(device, number, name, CLOSE_S)
+    yield _rate(case.config.camera, str(about.get("Model", "")), modes)
+
+
+def _rate(wanted: Camera, model: str, modes: list[SensorMode]) -> Finding:
+    """Hold a sensor's modes against the asked rate."""
     mode = choose(modes, wanted.rate_hz, (wanted.width, wanted.height), wanted.field_of_view)
     asked = f"camera.rate_hz = {wanted.rate_hz:g}"
     if mode is None:
-        yield warned(
+        return warned(
             "rate", f"the sensor lists no modes: whether it has {asked} shows only in use", "microedge run"
         )
-    elif any(MODEL in each.lower() for each in models) and mode.rate_hz < wanted.rate_hz:
+    if MODEL in model.lower() and mode.rate_hz < wanted.rate_hz:
         lines = lines_for(wanted.rate_hz)
-        yield passed("rate", f"{asked}: the IMX296 is made to read {lines} of its {SIZE[1]} lines")
-    elif mode.rate_hz >= RATE_TOLERANCE * wanted.rate_hz:
-        yield passed("rate", f"{asked}: sensor mode {mode}, one of {len(modes)}")
-    else:
-        yield warned(
-            "rate", f"{asked}: the fastest sensor mode is {mode}",
-            f"set camera.rate_hz = {mode.rate_hz:.0f}, or use a faster sensor",
-        )  # fmt: skip
+        return passed("rate", f"{asked}: the IMX296 is made to read {lines} of its {SIZE[1]} lines")
+    if mode.rate_hz >= RATE_TOLERANCE * wanted.rate_hz:
+        return passed("rate", f"{asked}: sensor mode {mode}, one of {len(modes)}")
+    advice = f"set camera.rate_hz = {mode.rate_hz:.0f}, or use a faster sensor"
+    return warned("rate", f"{asked}: the fastest sensor mode is {mode}", advice)
 
 
 def _holders(case: Case, nodes: list[Path]) -> Iterator[Finding]:

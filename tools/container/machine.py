@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,10 +72,11 @@ def boot(
     wants.parent.mkdir(parents=True, exist_ok=True)
     if not wants.is_symlink():
         wants.symlink_to(f"/{_UNIT}")
+    # Unique; it would otherwise be the folder's.
+    name = f"trial-{os.getpid()}-{threading.get_ident() % 100_000}"
     command = [
         "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", f"--directory={root}",
-        # The name would otherwise be the folder's, and with it the host name: too long or not unique.
-        "--machine=trial", "--boot", "--console=pipe", "--link-journal=no",
+        f"--machine={name}", "--hostname=container", "--boot", "--console=pipe", "--link-journal=no",
         *(() if network else ("--private-network",)),
         *(f"--bind-ro={ours}:{theirs}" for ours, theirs in binds),
     ]  # fmt: skip

@@ -26,6 +26,8 @@ Check = Callable[[Case], Iterable[Finding]]
 
 CHECK_S = 30.0
 """Longest time that one check gets; each bounds what it waits for by less."""
+LOAD_S = 30.0
+"""Longest time for the libraries of an area to be loaded from a slow card."""
 HANGING = {
     "camera": "sudo systemctl stop microedge; if it hangs again: switch off, look at the camera's cable, switch on",
     "broker": "getent hosts NAME shows whether the name service answers",
@@ -149,18 +151,19 @@ class _Child:
             time.sleep(0.01)
 
     def messages(self, limit_s: float) -> Iterator[dict[str, Any]]:
-        """Give what the child says, until it ends or says nothing for `limit_s`."""
-        buffer = b""
+        """Give what the child says, until it ends or says nothing for `limit_s`; loading its area may take longer."""
+        buffer, wait_s = b"", max(limit_s, LOAD_S)
         with selectors.DefaultSelector() as selector:
             selector.register(self._pipe, selectors.EVENT_READ)
-            while selector.select(limit_s):
+            while selector.select(wait_s):
+                wait_s = limit_s
                 piece = os.read(self._pipe, 65_536)
                 if not piece:
                     self.end = self._how_it_ended()
                     return
                 *lines, buffer = (buffer + piece).split(b"\n")
                 yield from map(json.loads, lines)
-        self.is_hanging, self.end = True, f"gave no answer within {limit_s:g} s"
+        self.is_hanging, self.end = True, f"gave no answer within {wait_s:g} s"
 
     def _how_it_ended(self) -> str:
         _, status = os.waitpid(self._pid, 0)

@@ -13,6 +13,10 @@ class SourceError(EdgeError, OSError):
     """A frame source cannot be opened or has failed for good: no such file, no video in it, no camera."""
 
 
+class StuckError(EdgeError, OSError):
+    """A camera hangs and cannot be closed: it may still be on, and only another process can open it again."""
+
+
 class PinError(EdgeError, OSError):
     """A GPIO pin cannot be driven or read."""
 

@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.errors import PinError, SourceError
+from edge.errors import PinError, SourceError, StuckError
 from edge.frames import FrameSource
 from edge.records import Frame
 
@@ -166,6 +166,7 @@ class Reader:
 
         Raises:
             SourceError: the source cannot be opened.
+            StuckError: it hangs, and may be on.
             PinError: its LED cannot be lit.
         """
         self._open, self._queue, self.is_live = open_source, queue, is_live
@@ -287,6 +288,10 @@ class Reader:
             finally:
                 # If this fails the driver may have kept the camera, and then its LED stays lit.
                 self._close_source()
+        except StuckError as error:
+            # Only another process can open it again; this one ends, and the LED stays lit until then.
+            log.error("camera: %s", error)
+            self.failure = str(error)
         except Exception as error:
             # A camera library may raise anything; ending with a reason beats a device that hangs.
             log.exception("camera: failed")
@@ -407,6 +412,9 @@ class Reader:
                 is_wanted = not (self._is_stopping or self._paused_by)
             if is_wanted:
                 return open_source()
+        except StuckError:
+            # It may still be on.
+            raise
         except BaseException:
             self._released()
             raise

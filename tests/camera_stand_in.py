@@ -95,7 +95,7 @@ class Machine:
     lost: frozenset[int] = frozenset()
     """Frames, by number since the start, that the sensor makes but nobody gets."""
     silent_from: int | None = None
-    """From this frame on nothing comes any more."""
+    """From this frame on nothing comes any more; taken when the camera starts."""
     stampless: bool = False
     fails_to_start: str = ""
     loses_controls: int = 0
@@ -315,6 +315,7 @@ class Device:
         delayed: deque[Controls] = deque([{}] * DELAY_FRAMES)
         ae_us, since = 2_000.0, 0
         stamp_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        silent_from = self.machine.silent_from
         while not self._stopping.is_set():
             with self._freed:
                 if not self._freed.wait_for(self._may_expose, 0.02):
@@ -331,7 +332,7 @@ class Device:
             stamp_ns += period_us * 1000
             index += 1
             ae_us += 0.5 * (min(self.machine.light_us, period_us * 8) - ae_us)
-            is_last = self.machine.silent_from is not None and index >= self.machine.silent_from
+            is_last = silent_from is not None and index >= silent_from
             if index in self.machine.lost or is_last:
                 with self._freed:
                     self.free.append(buffer)

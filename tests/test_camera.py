@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from camera_stand_in import Device, Machine, number_in
 
-from edge.errors import SourceError
+from edge.errors import SourceError, StuckError
+from edge.feed import FrameQueue, Reader
 from edge.frames.camera import CameraSource
 
 SECOND_NS = 1_000_000_000
@@ -342,18 +343,21 @@ def test_frames_without_a_sensor_timestamp_are_refused(machine: Machine) -> None
         opened(machine)
 
 
-def test_a_camera_that_does_not_let_itself_be_closed_is_left_behind_and_comes_back(
-    machine: Machine, until: Callable[..., None], caplog: pytest.LogCaptureFixture
+def test_a_camera_that_does_not_let_itself_be_closed_is_an_error_in_bounded_time_until_it_is_closed(
+    machine: Machine, until: Callable[..., None]
 ) -> None:
     machine.hangs_at_close = threading.Event()
     source = opened(machine, close_s=0.05)
     frames = source.frames()
     next(frames)
-    source.close()
-    assert "camera 0 (imx219): did not close within 0.05 s and is left behind" in caplog.text
-    assert list(frames) == []
     with pytest.raises(
-        SourceError, match=r"hung and has not let itself be closed yet; .* a new start of the service"
+        StuckError, match=r"camera 0 \(imx219\): hangs, and could not be closed within 0\.05 s; it may"
+    ):
+        source.close()
+    assert list(frames) == []
+    source.close()  # there is nothing more to do
+    with pytest.raises(
+        StuckError, match="hangs since it was to be closed; only a new start of the service helps"
     ):
         opened(machine)
     machine.hangs_at_close.set()
@@ -363,6 +367,70 @@ def test_a_camera_that_does_not_let_itself_be_closed_is_left_behind_and_comes_ba
     source = opened(machine)
     assert next(source.frames()).sequence == 0
     source.close()
+
+
+def test_a_camera_that_fails_to_start_and_then_hangs_says_that_it_may_be_on(
+    machine: Machine, until: Callable[..., None]
+) -> None:
+    machine.fails_to_start, machine.hangs_at_close = "Failed to start camera: Broken pipe", threading.Event()
+    with pytest.raises(StuckError, match="it may still be on"):
+        opened(machine, close_s=0.05)
+    machine.hangs_at_close.set()
+    until(lambda: not any("closing" in thread.name for thread in threading.enumerate()), "the thread ended")
+
+
+class Watched:
+    """A reader over the camera, with its LED, until it has ended by itself or is closed."""
+
+    def __init__(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("edge.feed.RETRY_S", (0.001, 0.001))
+        self.is_lit, self.attempts = False, 0
+        self.queue = FrameQueue(4, drops_oldest=True)
+        self.reader = Reader(
+            lambda: opened(machine, stall_s=0.05, close_s=0.05), self.queue, is_live=True, light=self._light,
+            retried=self._retried,
+        )  # fmt: skip
+
+    def _light(self, is_lit: bool) -> None:
+        self.is_lit = is_lit
+
+    def _retried(self) -> None:
+        self.attempts += 1
+
+
+def test_a_reader_opens_a_camera_that_has_stalled_again_and_media_time_goes_on(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.silent_from = 300
+    watched = Watched(machine, monkeypatch)
+    machine.silent_from = None  # from the next time it is opened
+    watched.reader.start()
+    stamps = []
+    while len(stamps) < 1000 and (frame := watched.queue.get()) is not None:
+        stamps.append(frame.timestamp_ns)
+    assert watched.is_lit
+    watched.reader.close(5)
+    assert all(later > earlier for earlier, later in pairwise(stamps))
+    assert (len(machine.devices), watched.attempts) == (2, 1)
+    assert not watched.is_lit
+
+
+def test_a_camera_that_cannot_be_closed_ends_the_process_with_its_led_lit(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, until: Callable[..., None]
+) -> None:
+    machine.silent_from, machine.hangs_at_close = 500, threading.Event()
+    watched = Watched(machine, monkeypatch)
+    watched.reader.start()
+    while watched.queue.get() is not None:
+        pass
+    until(lambda: watched.reader.failure, "the reader has given up")
+    assert watched.reader.failure.startswith(
+        "camera 0 (imx219): hangs, and could not be closed within 0.05 s"
+    )
+    assert watched.is_lit, "the camera may still be on"
+    assert watched.attempts == 0
+    machine.hangs_at_close.set()
+    until(lambda: not any("closing" in thread.name for thread in threading.enumerate()), "the thread ended")
 
 
 def test_without_picamera2_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,9 @@ class FrameSource(Protocol):
     """What every source gives; this docstring is the porting guide.
 
     A source is opened by its constructor (which raises `SourceError` with one clear sentence when it
-    cannot be) and closed by `close`, which whoever made it calls once and which may be called again.
+    cannot be) and closed by `close`, which whoever made it calls once and which may be called again, also while
+    another thread is in `frames()`. It comes back in a few seconds whatever happens; a device that hangs is a
+    `StuckError`: it may still be on then, and this process cannot open it any more.
 
     `frames()` yields every frame of the stream once, in order. Timestamps are media time from 0. In a file
     they rise; a frame whose stamp is not later than the one before is left out and counted in

@@ -45,7 +45,7 @@ BUFFERED_S = 0.1
 """How long camera and queue can go on while the reader is away; bounded by the next."""
 FEWEST_BUFFERS, MOST_BUFFERS = 8, 32
 CLOSE_S = 3.0
-"""Closing takes a third of a second; after this it counts as hung, and the thread is left behind."""
+"""Closing takes a third of a second; after this the camera counts as hung."""
 _PROBE = 16
 """Every so many rows and columns are looked at for the mean luma."""
 
@@ -69,7 +69,8 @@ class CameraSource:
 
     Raises:
         SourceError: picamera2 is not installed, no such camera, in use, size or format refused, no frames, frames
-            without a time, or an earlier close still hangs.
+            without a time.
+        StuckError: this process could not close the camera, now or earlier.
     """
 
     def __init__(
@@ -167,7 +168,11 @@ class CameraSource:
                 _give_back(request)
 
     def close(self) -> None:
-        """Stop the camera and give it free, whatever state it is in, within `close_s` and a moment."""
+        """Stop the camera and give it free, whatever state it is in, within `close_s` and a moment.
+
+        Raises:
+            StuckError: it hangs and may still be on.
+        """
         with self._arrived:
             if self._closed:
                 return

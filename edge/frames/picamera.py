@@ -5,8 +5,9 @@ Facts of picamera2 (source read at 3e6dff0) and of libcamera's Python binding (2
 - `Picamera2.stop` hands the stopping to the thread that takes requests and waits for it without a limit: if that
   thread has died or hangs, for ever (picamera2 issues 962, 1048). `Picamera2.close` ends that thread first and then
   stops by itself, so it alone is called.
-- The camera belongs to this process until `close` has come to its end, whatever becomes of the object. So while a
-  close is left behind, opening again can only fail, and says so at once.
+- The camera belongs to this process, and may be on, until `close` has come to its end, whatever becomes of the
+  object. So a close that is left behind is a `StuckError`, and so is opening the camera after it: the capture LED
+  stays lit, the process ends, and systemd starts another one.
 - libcamera's own `Camera::stop` runs with the interpreter's lock held. Should it never return, no Python thread runs
   any more, and with them stops the heartbeat: then systemd's watchdog starts the service again (`WatchdogSec=`).
 """
@@ -17,7 +18,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from edge.errors import SourceError
+from edge.errors import SourceError, StuckError
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +67,11 @@ def opened(picamera2: Any, number: int, name: str) -> Any:
     """Open a camera.
 
     Raises:
-        SourceError: it is in use, by another program or by a close of ours that hangs, or fails otherwise.
+        SourceError: it is in use by another program, or fails otherwise.
+        StuckError: this process has not been able to close it.
     """
     if any(thread.name == _closing(number) for thread in threading.enumerate()):
-        raise SourceError(
-            f"{name}: hung and has not let itself be closed yet; if that lasts, only a new start of the service helps"
-        )
+        raise StuckError(f"{name}: hangs since it was to be closed; only a new start of the service helps")
     try:
         return picamera2.Picamera2(number)
     except FAILURES as error:
@@ -85,11 +85,11 @@ def opened(picamera2: Any, number: int, name: str) -> Any:
         raise SourceError(f"{name}: cannot be opened ({why})") from error
 
 
-def close(device: Any, number: int, name: str, timeout_s: float) -> bool:
+def close(device: Any, number: int, name: str, timeout_s: float) -> None:
     """Close a camera, whatever state it is in, waiting no longer than `timeout_s`.
 
-    Returns:
-        Whether it is closed. If not, a thread that is left behind is still at it.
+    Raises:
+        StuckError: it is not closed by then; a thread that is left behind is still at it.
     """
 
     def work() -> None:
@@ -103,8 +103,7 @@ def close(device: Any, number: int, name: str, timeout_s: float) -> bool:
     thread.start()
     thread.join(timeout_s)
     if thread.is_alive():
-        log.warning("%s: did not close within %g s and is left behind", name, timeout_s)
-    return not thread.is_alive()
+        raise StuckError(f"{name}: hangs, and could not be closed within {timeout_s:g} s; it may still be on")
 
 
 def cause(error: BaseException) -> str:

@@ -1,10 +1,12 @@
 """The doctor finds nothing wrong with a good device, and names what is wrong with a broken one and what to do."""
 
+import errno
 import io
 import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import jsonschema
 import pytest
@@ -31,6 +33,7 @@ from edge.doctor.examine import Report, examine
 from edge.doctor.finding import Finding, Verdict
 from edge.doctor.pins import PinLine, _line_of_debugfs
 from edge.doctor.system import System, run_bounded
+from edge.doctor.v4l2 import ENUM_FORMATS, ENUM_INTERVALS, rates_hz
 from edge.inference.manifest import models_folder
 from edge.store.outbox import Outbox
 
@@ -479,6 +482,51 @@ def test_a_global_shutter_camera_reaches_the_rate_by_reading_fewer_lines(pi: Pi,
     finding = found(pi.examine("camera"), "camera", "rate")
     assert finding.verdict is Verdict.PASS
     assert "304 of its 1088 lines" in finding.words
+
+
+class V4l2Driver:
+    """A webcam's driver at the one call that reaches it: two formats, and rates by size, as a UVC camera lists them."""
+
+    RATES: ClassVar[dict[str, dict[tuple[int, int], list[tuple[int, int]]]]] = {
+        "YUYV": {(640, 480): [(1, 30), (1, 15)]},
+        "MJPG": {(640, 480): [(1, 120), (1, 60)], (1280, 720): [(100, 5994)]},
+    }
+
+    def __call__(self, descriptor: int, request: int, answer: bytearray) -> int:
+        index, second, width, height = struct.unpack_from("=IIII", answer)
+        try:
+            if request == ENUM_FORMATS:
+                assert (len(answer), second) == (64, 1)
+                struct.pack_into("=I", answer, 44, int.from_bytes(list(self.RATES)[index].encode(), "little"))
+            else:
+                assert (request, len(answer)) == (ENUM_INTERVALS, 52)
+                name = second.to_bytes(4, "little").decode()
+                struct.pack_into("=III", answer, 16, 1, *self.RATES[name][width, height][index])
+        except (IndexError, KeyError):
+            raise OSError(errno.EINVAL, "Invalid argument") from None
+        return 0
+
+
+def test_a_webcams_rates_are_asked_of_its_driver_by_size() -> None:
+    driver = V4l2Driver()
+    assert rates_hz(Path("/dev/null"), (640, 480), driver) == {"YUYV": 30.0, "MJPG": 120.0}
+    assert rates_hz(Path("/dev/null"), (1280, 720), driver) == {"MJPG": pytest.approx(59.94)}
+    assert rates_hz(Path("/dev/null"), (8, 8), driver) == {}
+    assert rates_hz(Path("/dev/null"), (640, 480)) == {}, "/dev/null is no camera"
+
+
+@pytest.mark.parametrize(("rate_hz", "verdict"), [(120, Verdict.PASS), (200, Verdict.WARN)])
+def test_a_webcam_is_held_against_the_asked_rate(
+    pi: Pi, monkeypatch: pytest.MonkeyPatch, rate_hz: int, verdict: Verdict
+) -> None:
+    monkeypatch.setattr("edge.doctor.v4l2.rates_hz.__defaults__", (V4l2Driver(),))
+    pi.settings |= {"camera.source": "webcam", "camera.rate_hz": str(rate_hz)}
+    pi.write("/sys/class/video4linux/video0/name", "A fast webcam\n")
+    report = pi.examine("camera")
+    assert found(report, "camera", "webcam").words == "camera.device = /dev/video0: A fast webcam"
+    rate = found(report, "camera", "rate")
+    assert rate.verdict is verdict
+    assert rate.words == f"camera.rate_hz = {rate_hz} at 640x480: up to 120.0 frames/s, as MJPG"
 
 
 def test_a_camera_that_another_program_has_is_named_with_that_program(pi: Pi, camera: Machine) -> None:

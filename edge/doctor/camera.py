@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge.config import Camera
+from edge.doctor import v4l2
 from edge.doctor.case import Case
 from edge.doctor.finding import Finding, Verdict, failed, passed, skipped, warned
 from edge.doctor.system import Holder
@@ -64,7 +65,25 @@ def _webcam(case: Case) -> Iterator[Finding]:
     if not may(status, case.user.uid, case.user.groups, 6):
         yield failed("permission", f"{setting}: {case.who()} may not use it (mode {status.st_mode & 0o777:04o})",
                      f"sudo usermod -aG video {case.user.name or '$USER'}, and log in again")  # fmt: skip
+    yield _webcam_rate(case.config.camera, node)
     yield from _holders(case, [node])
+
+
+def _webcam_rate(wanted: Camera, node: Path) -> Finding:
+    """Hold what the webcam's driver lists against the asked rate."""
+    asked = f"camera.rate_hz = {wanted.rate_hz:g} at {wanted.width}x{wanted.height}"
+    try:
+        rates = v4l2.rates_hz(node, (wanted.width, wanted.height))
+    except OSError as error:
+        return skipped("rate", f"the driver cannot be asked: {error.strerror}", "sudo microedge doctor")
+    listing = "v4l2-ctl --list-formats-ext (sudo apt install v4l-utils) shows what it has"
+    if not rates:
+        return warned("rate", f"{asked}: the driver lists nothing for this size", listing)
+    best = max(rates, key=lambda name: rates[name])
+    words = f"{asked}: up to {rates[best]:.1f} frames/s, as {best}"
+    if rates[best] >= RATE_TOLERANCE * wanted.rate_hz:
+        return passed("rate", words)
+    return warned("rate", words, f"set camera.rate_hz = {rates[best]:.0f}, or another size; {listing}")
 
 
 def _picamera2(case: Case) -> Iterator[Finding]:

@@ -89,6 +89,9 @@ def test_a_process_that_hangs_is_killed_and_runs_again(found: dict[str, Any]) ->
     step = found["hang"]
     assert int(step["restarts"]) >= 1
     assert "Watchdog timeout" in step["journal"]
+    # Where each thread was.
+    assert "Fatal Python error: Aborted" in step["journal"]
+    assert "edge/app.py" in step["journal"].rpartition("Fatal Python error")[2]
 
 
 def test_it_stops_when_told_to_and_leaves_nothing_behind(found: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ A CPU engine takes the Coral's place in the inference child. STATE says what the
 """
 
 import argparse
+import faulthandler
 import json
 import os
 import sys
@@ -147,6 +148,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path)
     config = load(parser.parse_args().config)
     log_to_stderr(config)
+    faulthandler.enable()
     made: list[Models] = []
     replaced = partial(mock.patch.object, composition)
     with (

@@ -1,6 +1,7 @@
 """The picamera2 source over a strict stand-in: every frame, in order, in time, and what users read when it fails."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -450,3 +451,25 @@ def test_a_camera_with_few_controls_and_another_format_works_as_it_is(machine: M
     source.close()
     assert [later - earlier for earlier, later in pairwise(numbers)] == [1] * 49
     assert source.warnings == ["this camera's exposure cannot be locked; a change of light may hide movement"]
+
+
+# --- what is logged ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("level", "of_libcamera", "of_picamera2"), [("INFO", "*:WARN", "WARNING"), ("DEBUG", None, "NOTSET")]
+)
+def test_the_libraries_log_warnings_only_unless_everything_is_wanted(
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    level: str,
+    of_libcamera: str | None,
+    of_picamera2: str,
+) -> None:
+    monkeypatch.delenv("LIBCAMERA_LOG_LEVELS", raising=False)
+    logging.getLogger("picamera2").setLevel(logging.NOTSET)
+    caplog.set_level(level, "edge.frames.picamera")
+    opened(machine).close()
+    assert os.environ.get("LIBCAMERA_LOG_LEVELS") == of_libcamera
+    assert logging.getLevelName(logging.getLogger("picamera2").level) == of_picamera2

@@ -14,6 +14,7 @@ Facts of picamera2 (source read at 3e6dff0) and of libcamera's Python binding (2
 
 import importlib
 import logging
+import os
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -28,11 +29,16 @@ FAILURES = (RuntimeError, ValueError, KeyError, IndexError, AttributeError, OSEr
 
 
 def library() -> Any:
-    """Import picamera2.
+    """Import picamera2, and keep it and libcamera from logging all that they do each time a camera is opened.
 
     Raises:
         SourceError: it is not installed, or libcamera is not.
     """
+    if not log.isEnabledFor(logging.DEBUG):
+        os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:WARN")
+        logging.getLogger("picamera2").setLevel(logging.WARNING)
+        # What it calls an error here comes as an exception too, again with each attempt while a camera is away.
+        logging.getLogger("picamera2.picamera2").setLevel(logging.CRITICAL)
     try:
         return importlib.import_module("picamera2")
     except ImportError as error:

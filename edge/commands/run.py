@@ -3,8 +3,10 @@
 import argparse
 import faulthandler
 import logging
+import os
 import sys
 import time
+from typing import NoReturn
 
 from edge.app import App
 from edge.commands import ATTEND_S, ReloadRequest, StopRequest, configuration, log_to_stderr
@@ -49,9 +51,25 @@ def main(arguments: argparse.Namespace) -> int:
                 _reload(app, arguments)
             app.attend()
             time.sleep(ATTEND_S)
+    if app.holds_camera:
+        _end_at_once(app.failure)
     if app.failure:
         raise EdgeError(app.failure)
     return 0
+
+
+def _end_at_once(failure: str) -> NoReturn:
+    """End the process, and with it a camera that its driver did not give back.
+
+    An orderly end would first put the capture LED out, and then may hang in the same driver.
+    """
+    log.warning("camera: was not given back by its driver; ends with this process")
+    if failure:
+        print(f"microedge: {failure}", file=sys.stderr)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if failure else 0)
 
 
 def _reload(app: App, arguments: argparse.Namespace) -> None:

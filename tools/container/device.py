@@ -3,6 +3,7 @@
 What `tools/install` takes minutes for takes no time here: the packages are those of the environment that runs this.
 """
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -67,8 +68,9 @@ def equip(
     (program / "bin/microedge").write_text(_PROGRAM)
     (program / "bin/microedge").chmod(0o755)
     packages = f"/opt/microedge/lib/{version}/site-packages"
-    binds = [(Path(sysconfig.get_path("purelib")), packages)]
-    binds += [(CHECKOUT / part, f"{SOURCE}/{part}") for part in ("edge", "models", "tools", "tests")]
+    for part in ("edge", "models", "tools", "tests"):
+        # Copied, so that a trial of an hour runs one version whatever becomes of the checkout meanwhile.
+        shutil.copytree(CHECKOUT / part, root / SOURCE.lstrip("/") / part)
     (root / "usr/local/bin/microedge").symlink_to("/opt/microedge/bin/microedge")
     (root / "etc/microedge/config.toml").write_text(configuration)
     (root / "etc/microedge/credentials").mkdir(mode=0o700)
@@ -80,7 +82,7 @@ def equip(
     passwords = root / "etc/mosquitto/passwords"
     _run("chroot", str(root), "mosquitto_passwd", "-b", "-c", "/etc/mosquitto/passwords", USER, PASSWORD)
     passwords.chmod(0o644)
-    return binds
+    return [(Path(sysconfig.get_path("purelib")), packages)]
 
 
 def _lay(root: Path, units: Path) -> None:

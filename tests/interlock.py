@@ -20,7 +20,7 @@ from gpiozero.pins.mock import MockFactory, MockPin
 from edge.config import Leds as LedsConfig
 from edge.config import Switches as SwitchesConfig
 from edge.control import Control, was_paused
-from edge.errors import PinError, SourceError
+from edge.errors import PinError, SourceError, StuckError
 from edge.feed import FrameQueue, PausedBy, Reader
 from edge.out.leds import Leds
 from edge.out.mqtt.commands import CommandDesk, Received
@@ -86,6 +86,9 @@ class Camera:
         history.opens()
         for _ in range(history.chance.randrange(4)):
             history.reach("still opening")
+        if history.chance.random() < 0.02:
+            history.count("stuck while opening")
+            raise StuckError("it hangs, and may be on")
         if history.chance.random() < 0.15:
             history.is_open = False
             history.count("refused")
@@ -106,7 +109,7 @@ class Camera:
         self._history.reach("closing")
         if self._history.chance.random() < 0.02:
             self._history.count("kept by its driver")
-            raise OSError("the driver does not let go")
+            raise self._history.chance.choice((OSError("driver"), StuckError("does not let go")))
         self._history.check("closing")
         self._history.is_open = False
         self._history.count("closed")
@@ -235,7 +238,7 @@ class History:
 
     @property
     def _is_stuck(self) -> bool:
-        """Whether the camera was kept by its driver, so that only the end of the process helps."""
+        """Whether its driver has kept the camera, so that only the end of the process helps."""
         return self.is_open and self._reader is None
 
     def _start(self) -> bool:
@@ -255,7 +258,7 @@ class History:
                 lambda: Camera(self), Queue(self), is_live=True, light=self.light, retried=self.rests,
                 paused=paused, stays=self.chance.random() < 0.5,
             )  # fmt: skip
-        except (SourceError, PinError, OSError) as error:
+        except (SourceError, PinError, StuckError, OSError) as error:
             self._note(f"does not start: {error}")
             self.count("did not start")
             self._is_starting = False

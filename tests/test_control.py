@@ -212,6 +212,23 @@ def test_a_camera_that_hangs_is_not_said_to_be_closed(
     assert device.result("pause") == {"changed": False}
 
 
+def test_a_resume_is_refused_while_the_privacy_switch_is_on_and_leaves_a_pause_by_command_as_it_is(
+    start: Callable[..., Device], until: Until
+) -> None:
+    device = start()
+    device.reader.pause(20.0, PausedBy.SWITCH)
+    assert device.problem("resume") == (
+        "the privacy switch is on: the camera stays closed until a person turns it off"
+    )
+    assert device.result("pause") == {"changed": True}
+    assert "privacy switch" in device.problem("resume")
+    device.reader.resume(PausedBy.SWITCH)
+    assert was_paused(device.outbox)
+    assert not device.looks
+    assert device.result("resume") == {"changed": True}
+    until(lambda: device.looks, "the camera")
+
+
 def test_a_recording_is_not_paused(start: Callable[..., Device]) -> None:
     device = start(is_live=False)
     for name in ("pause", "resume"):

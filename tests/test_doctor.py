@@ -45,10 +45,13 @@ MICROEDGE = 12_345
 SHOWN = {
     "LoadState": "loaded", "ActiveState": "active", "SubState": "running", "UnitFileState": "enabled",
     "NRestarts": "0", "Result": "success", "ExecMainStatus": "0", "MainPID": "0", "StatusText": "",
-    "WatchdogUSec": "30s", "FragmentPath": "/etc/systemd/system/microedge.service", "DropInPaths": "",
+    "FragmentPath": "/etc/systemd/system/microedge.service", "DropInPaths": "",
     "NeedDaemonReload": "no", "User": "microedge", "Environment": "",
-    "LoadCredential": "microedge:/etc/microedge/credentials",
 }  # fmt: skip
+OVERLAY = """\
+overlay / overlay rw,lowerdir=/media/root-ro,upperdir=/media/root-rw/overlay,workdir=/media/root-rw/work 0 0
+tmpfs-root /media/root-rw tmpfs rw 0 0
+"""
 DEBUG_GPIO = """\
 gpiochip0: GPIOs 512-565, parent: platform/1f000d0000.gpio, pinctrl-rp1:
  gpio-512 (ID_SDA              )
@@ -366,8 +369,8 @@ BROKEN: dict[str, tuple[Break, str, str, Verdict, str, str]] = {
         changed(statvfs=statvfs(f_bavail=40_000)), "store", "disk", Verdict.WARN, "163 of 16384 MB free", "journalctl",
     ),
     "a state folder in memory": (
-        writing("/proc/self/mounts", "overlay / overlay rw 0 0"), "store", "folder", Verdict.WARN,
-        "(overlay): in memory", "outbox.folder",
+        writing("/proc/self/mounts", OVERLAY), "store", "folder", Verdict.WARN,
+        "(tmpfs): in memory", "outbox.folder",
     ),
     "a damaged outbox": (
         lambda pi: (pi.state / "events.db").write_bytes(b"no database at all" * 100), "store", "events", Verdict.FAIL,
@@ -393,7 +396,9 @@ BROKEN: dict[str, tuple[Break, str, str, Verdict, str, str]] = {
         "17 since it was last started by hand; last exit watchdog", "journalctl",
     ),
     "no watchdog": (
-        showing(WatchdogUSec="0"), "service", "watchdog", Verdict.WARN, "WatchdogSec is off", "tools/install",
+        all_of(showing(DropInPaths="/x.conf", WatchdogUSec="30s"),
+               writing("/x.conf", "[Service]\nWatchdogSec=0\n")),
+        "service", "watchdog", Verdict.WARN, "WatchdogSec is off", "tools/install",
     ),
     "protection taken away": (
         lambda pi: pi.script("systemd-analyze", "echo '→ Overall exposure level for microedge.service: 8.7 EXPOSED'"),
@@ -776,8 +781,10 @@ def test_a_terminal_without_the_signs_gets_others(pi: Pi) -> None:
 
 
 def test_text_from_elsewhere_cannot_steer_the_terminal(pi: Pi) -> None:
-    pi.shown["StatusText"] = "\x1b[2Jrunning"
-    assert "\x1b" not in drawn(pi.examine("service"))
+    pi.shown |= {"StatusText": "\x1b[2Jrunning", "MainPID": "4711"}
+    text = drawn(pi.examine("service"))
+    assert "[2Jrunning" in text
+    assert "\x1b" not in text
 
 
 def test_the_command_prints_a_line_for_each_check_where_no_terminal_is(

@@ -13,11 +13,10 @@ UNIT = "microedge.service"
 GROUPS = ("video", "gpio", "plugdev")
 """Groups that the unit adds to its user (SupplementaryGroups=)."""
 LOADED = "microedge:/etc/microedge/credentials"
-"""LoadCredential= of the shipped unit, for a machine where systemd cannot be asked."""
+"""LoadCredential= of the shipped unit, for a machine without one."""
 _PROPERTIES = (
     "LoadState", "ActiveState", "SubState", "UnitFileState", "NRestarts", "Result", "ExecMainStatus", "MainPID",
     "StatusText", "WatchdogUSec", "FragmentPath", "DropInPaths", "NeedDaemonReload", "User", "Environment",
-    "LoadCredential",
 )  # fmt: skip
 
 
@@ -97,6 +96,20 @@ class Case:
                 groups.add(int(number))
         return User(int(entry[2]), frozenset(groups), name)
 
+    def written(self, setting: str) -> list[str]:
+        """Give the values of a setting in the unit's files, in order; an empty one forgets those before it.
+
+        For what `systemctl show` does not tell: systemd 252 has `[unprintable]` for credentials, and of a stopped
+        service the watchdog that it had.
+        """
+        found: list[str] = []
+        for path in (self.service.value("FragmentPath"), *self.service.value("DropInPaths").split()):
+            for line in self.system.read(path).splitlines() if path else ():
+                name, equals, value = (part.strip() for part in line.partition("="))
+                if equals and name == setting:
+                    found = [*found, value] if value else []
+        return found
+
     def who(self) -> str:
         """Give the user whose rights count, in words."""
         return f"user {self.user.name}" if self.user.name else "this user"
@@ -131,7 +144,7 @@ class Case:
     def _credential(self, name: str) -> str:
         if not name or "/" in name:
             return name
-        for load in self.service.values("LoadCredential") or [LOADED]:
+        for load in self.written("LoadCredential") or [LOADED]:
             identity, _, source = load.partition(":")
             if name == identity:
                 return str(self.system.path(source))

@@ -34,18 +34,21 @@ def unit(case: Case) -> Iterator[Finding]:
         yield passed("unit", f"{fragment}{' as shipped' if text == shipped else ''}{beside}")
 
 
-def state(case: Case) -> Iterator[Finding]:
+def condition(case: Case) -> Iterator[Finding]:
     """Say how the service is doing and how it ended last time."""
     service = case.service
     if not service.is_installed:
         return
     if service.value("UnitFileState") != "enabled":
-        yield warned("at boot", f"{UNIT} is {service.value('UnitFileState') or 'not enabled'}: it does not start",
-                     "sudo systemctl enable microedge")  # fmt: skip
+        state = service.value("UnitFileState") or "not enabled"
+        words = f"{UNIT} is {state}: it does not start with the machine"
+        yield warned("at boot", words, "sudo systemctl enable microedge")
     else:
         yield passed("at boot", "enabled")
     active, sub = service.value("ActiveState"), service.value("SubState")
-    words = f"{active} ({sub})" + (f": {service.value('StatusText')}" if service.value("StatusText") else "")
+    words = f"{active} ({sub})"
+    if service.is_running and (status := service.value("StatusText")):
+        words += f": {status}"
     last = f"last exit {service.value('Result')}, code {service.value('ExecMainStatus')}"
     if active == "active":
         yield passed("state", words)
@@ -70,6 +73,9 @@ def watchdogs(case: Case) -> Iterator[Finding]:
     if not case.service.is_installed:
         return
     period = case.service.value("WatchdogUSec")
+    if not case.service.is_running:
+        # systemd tells what the last process had.
+        period = next(reversed(case.written("WatchdogSec")), "")
     if period in ("", "0", "infinity"):
         yield warned("watchdog", "WatchdogSec is off: nothing restarts a service that hangs", _AGAIN)
     else:
@@ -133,7 +139,7 @@ def journal(case: Case) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-CHECKS = (unit, state, watchdogs, hardening, journal)
+CHECKS = (unit, condition, watchdogs, hardening, journal)
 
 
 def _shipped(case: Case) -> str:

@@ -1,5 +1,6 @@
 """Area *store*: the state folder, its disk, and how the events in it are doing."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ SHARE_WAITING = 0.5
 LONG_H = 1.0
 """A working broker takes every event within seconds."""
 _SERVICE_FOLDER = "/var/lib/microedge"
-_IN_MEMORY = ("tmpfs", "ramfs", "overlay")
+_IN_MEMORY = ("tmpfs", "ramfs")
 _ROOM = "sudo apt clean; sudo journalctl --vacuum-size=50M; du -xh / | sort -h | tail"
 
 
@@ -139,15 +140,25 @@ def _folder(case: Case) -> Path:
 
 
 def _file_system(case: Case, place: Path) -> str:
-    """Give the kind of file system that a folder is on; empty if it cannot be told."""
+    """Give the kind of file system that what is written to a folder lands on; empty if it cannot be told."""
     place = place.absolute()
     name = case.system.shown(place) if place.is_relative_to(case.system.root) else str(place)
-    best = ("", "")
+    kind, options = _mounted(case, name)
+    upper = re.search(r"\bupperdir=([^,\s]+)", options)
+    if kind == "overlay" and upper is not None:
+        # An overlay only hides where it writes to: memory on a Raspberry Pi with a protected card, a disk elsewhere.
+        return _mounted(case, upper[1])[0]
+    return kind
+
+
+def _mounted(case: Case, name: str) -> tuple[str, str]:
+    """Give kind and options of the mount that a path lies on."""
+    best = ("", "", "")
     for line in case.system.read("/proc/self/mounts").splitlines():
-        _, point, kind, *_ = (*line.split(), "", "", "")
+        _, point, kind, options, *_ = (*line.split(), "", "", "", "")
         if Path(name).is_relative_to(point or "-") and len(point) >= len(best[0]):
-            best = (point, kind)
-    return best[1]
+            best = (point, kind, options)
+    return best[1], best[2]
 
 
 def _set_aside(place: Path) -> list[Path]:

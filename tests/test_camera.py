@@ -166,6 +166,35 @@ def test_another_size_than_asked_is_a_warning(machine: Machine) -> None:
     assert source.warnings == ["frames are 64x48 px, not 65x48 as asked"]
 
 
+def test_a_global_shutter_camera_is_cropped_before_its_modes_are_asked_for(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.cameras = ["imx296"]
+    asked = []
+
+    def crop(camera_id: str, rate_hz: float) -> int:
+        asked.append((camera_id, rate_hz))
+        device(machine).model = "imx296 cropped"
+        return 136
+
+    monkeypatch.setattr("edge.frames.sensor_crop.crop", crop)
+    source = opened(machine, rate_hz=400.0)
+    assert next(source.frames()).luma.shape == (48, 64)
+    source.close()
+    assert asked == [("/base/soc/i2c@0/imx296@1a", 400.0)]
+    assert source.warnings == []
+
+
+def test_a_global_shutter_camera_that_cannot_be_cropped_runs_slowly_and_says_why(machine: Machine) -> None:
+    machine.cameras = ["imx296"]
+    source = opened(machine)  # this machine has no such device
+    source.close()
+    assert [text.split(": ", 1)[0] for text in source.warnings] == ["camera.rate_hz = 200"] * 2
+    assert "no device under /sys/class/video4linux belongs to this sensor" in source.warnings[0]
+    assert source.warnings[1].endswith("at most 60.4 frames/s (1456x1088 is its fastest mode)")
+    assert source.nominal_rate_hz == pytest.approx(60.4, abs=0.1)
+
+
 # --- exposure ----------------------------------------------------------------------------------------------
 
 

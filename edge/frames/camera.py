@@ -244,8 +244,7 @@ class CameraSource:
         """Wait until exposure and focus are locked; give the sensor timestamp of the last frame seen, ns."""
         while True:
             request = self._next()
-            if request is None:
-                raise SourceError(f"{self.name}: was closed while it was being opened")
+            assert request is not None, "nobody else knows of this source yet, so nobody has closed it"
             try:
                 metadata, sensor_ns = self._described(request)
                 if self._lock.is_settled:

@@ -43,8 +43,8 @@ LOCKING_FRAMES = 60
 ATTEMPTS = 3
 READOUT_SHARE = 0.03
 """Part of the frame period in which a sensor cannot expose: 4 lines of 500 (IMX219), 22 of 1,000 (IMX477)."""
-DARK, BRIGHT = 20.0, 235.0
-"""Mean luma beyond which a locked picture is taken for lost."""
+DARK, BRIGHT = 28.0, 215.0
+"""Mean luma beyond which a locked picture is taken for lost. picamera2 asks for the video range, 16..235."""
 RELOCK_S = 10.0
 """For so long it must be, taken together; a hand before the lens is none of our business."""
 _STEADY = 0.02

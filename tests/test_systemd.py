@@ -218,7 +218,7 @@ def test_the_units_are_closed_to_all_that_they_do_not_need(name: str, most: floa
 def test_the_unit_is_supervised_by_progress_and_gives_up_on_a_wrong_configuration_alone() -> None:
     unit = settings_of("microedge.service")
     service = unit["Service"]
-    assert (service["Type"], service["User"], service["Restart"]) == ("notify", "microedge", "on-failure")
+    assert (service["Type"], service["User"], service["Restart"]) == ("notify", "microedge", "always")
     assert service["RestartPreventExitStatus"] == "2"
     # A start limit would end a device for good that was without its camera for an hour.
     assert unit["Unit"]["StartLimitIntervalSec"] == "0"

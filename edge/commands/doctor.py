@@ -28,7 +28,7 @@ def main(arguments: argparse.Namespace, system: System | None = None) -> int:
     areas = [area for area in AREAS if not arguments.only or area in arguments.only]
     if arguments.json:
         report = examine(case, areas)
-        print(json.dumps(as_payload(case, report), ensure_ascii=False))
+        print(json.dumps(as_payload(case, report)))
     else:
         view = View()
         report = examine(case, areas, begun=view.begun)

@@ -27,18 +27,20 @@ class View:
     def __init__(self, console: Console | None = None) -> None:
         """Take where to print; None: standard output."""
         self.console = console or Console(highlight=False, emoji=False)
+        self._shows_progress = self.console.is_terminal and sys.stderr.isatty()
         self._signs = SIGNS if self.console.encoding.startswith("utf") else PLAIN_SIGNS
 
     def begun(self, area: str) -> None:
         """Show in a terminal what is being looked at."""
-        if self.console.is_terminal:
+        if self._shows_progress:
             # No spinner: it would be a thread, and the checks run in forks of this process.
             print(f"\r\033[Klooking at: {area} ...", end="", file=sys.stderr, flush=True)
 
     def show(self, report: Report, *, is_root: bool) -> None:
         """Print everything."""
-        if self.console.is_terminal:
+        if self._shows_progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
+        if self.console.is_terminal:
             self._table(report)
         else:
             for line in report.lines:

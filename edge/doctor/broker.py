@@ -21,7 +21,6 @@ from edge.store.folder import User
 
 SOON_DAYS = 30
 """A certificate that ends within this time wants a new one made."""
-_RENEW = "make a new one before then: systemd/broker/README.md, Certificates"
 _CLOSED = "cannot be read: Permission denied"
 
 
@@ -119,7 +118,7 @@ def _ask(case: Case, ours: Access | None, broker: BrokerAddress) -> list[Finding
         found.append(certificate)
     elif ours.tls is None and not _is_here(broker.host):
         found.append(warned("encryption", f"{broker}: none (mqtt.tls = false): the network can read every event",
-                            "set mqtt.tls = true; systemd/broker/README.md"))  # fmt: skip
+                            f"set mqtt.tls = true, as in {case.shipped('broker/README.md')}"))  # fmt: skip
     trip = RoundTrip(ours, broker)
     if trip.problem:
         found.append(failed("login", f"{broker}: {trip.problem}", _advice(case, broker, trip.problem)))
@@ -132,7 +131,8 @@ def _ask(case: Case, ours: Access | None, broker: BrokerAddress) -> list[Finding
         found.append(passed("round trip", f"{trip.topic}: came back in {trip.echo_ms:.1f} ms"))
         return found
     words = f"{trip.topic}: {trip.echo_problem}"
-    advice = f"let this user publish and subscribe below {ours.base}/ there: systemd/broker/microedge.acl"
+    allowed = case.shipped("broker/microedge.acl")
+    advice = f"let this user publish and subscribe below {ours.base}/ there, as in {allowed}"
     worse = failed if ours.check_echo else warned
     found.append(worse("round trip", words, advice))
     return found
@@ -168,12 +168,13 @@ def _certificate(case: Case, context: ssl.SSLContext, broker: BrokerAddress) -> 
 
 
 def _lifetime(case: Case, name: str, what: str, end: datetime) -> Finding:
+    renew = f"make a new one before then: {case.shipped('broker/README.md')}"
     days = (end - case.system.now()).total_seconds() / 86_400
     if days < 0:
-        return failed(name, f"{what}: has expired on {end:%Y-%m-%d}; or this device's clock is wrong", _RENEW)
+        return failed(name, f"{what}: has expired on {end:%Y-%m-%d}; or this device's clock is wrong", renew)
     words = f"{what}: valid for {days:.0f} days, until {end:%Y-%m-%d}"
     if days < SOON_DAYS:
-        return warned(name, f"{words}; less than {SOON_DAYS}", _RENEW)
+        return warned(name, f"{words}; less than {SOON_DAYS}", renew)
     return passed(name, words)
 
 

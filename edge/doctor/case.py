@@ -110,6 +110,11 @@ class Case:
                     found = [*found, value] if value else []
         return found
 
+    def shipped(self, name: str) -> str:
+        """Give where a file of this version's `systemd` folder lies, for a person to read."""
+        places = (folder / name for folder in self.system.shipped)
+        return str(next((place for place in places if place.exists()), f"systemd/{name}"))
+
     def who(self) -> str:
         """Give the user whose rights count, in words."""
         return f"user {self.user.name}" if self.user.name else "this user"

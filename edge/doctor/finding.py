@@ -28,19 +28,24 @@ class Finding:
 
 def passed(name: str, words: str) -> Finding:
     """Give a line that needs nobody."""
-    return Finding(name, Verdict.PASS, words)
+    return _finding(name, Verdict.PASS, words, "")
 
 
 def skipped(name: str, words: str, advice: str = "") -> Finding:
     """Give a line for what was not asked for, is not there, or may not be seen."""
-    return Finding(name, Verdict.SKIPPED, words, advice)
+    return _finding(name, Verdict.SKIPPED, words, advice)
 
 
 def warned(name: str, words: str, advice: str) -> Finding:
     """Give a line for what works now, but costs something or may end."""
-    return Finding(name, Verdict.WARN, words, advice)
+    return _finding(name, Verdict.WARN, words, advice)
 
 
 def failed(name: str, words: str, advice: str) -> Finding:
     """Give a line for what keeps the device from its work."""
-    return Finding(name, Verdict.FAIL, words, advice)
+    return _finding(name, Verdict.FAIL, words, advice)
+
+
+def _finding(name: str, verdict: Verdict, words: str, advice: str) -> Finding:
+    # What a library says may go over several lines.
+    return Finding(name, verdict, " ".join(words.split()), " ".join(advice.split()))

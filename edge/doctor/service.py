@@ -143,13 +143,11 @@ CHECKS = (unit, condition, watchdogs, hardening, journal)
 
 
 def _shipped(case: Case) -> str:
-    """Give the unit of this version: beside an installed program, or in a checkout."""
-    for folder in case.system.shipped:
-        try:
-            return (folder / UNIT).read_text(encoding="utf-8").strip()
-        except OSError:
-            continue
-    return ""
+    """Give the unit of this version; empty where it is not to be found."""
+    try:
+        return Path(case.shipped(UNIT)).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def _last_error(case: Case) -> str:

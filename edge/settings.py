@@ -126,7 +126,7 @@ class Camera:
     number: int = _number(0, 0, 9, "", "Which camera of picamera2, as `rpicam-hello --list-cameras` counts.")
     field_of_view: str = _choice(
         ("wide", "narrow"),
-        "Among sensor modes fast enough: the widest view, or the one nearest to a far face.",
+        "Of the sensor modes that are fast enough the one that sees most, or that shows a far face largest.",
     )
     mains_hz: int = _one_of(
         (50, 60, 0), "Hz", "Mains that the lamps run on; 0: daylight, or lamps without flicker."
@@ -138,7 +138,9 @@ class Camera:
         "us",
         "Exposure time; 0: found at the start, then locked, and anew if the light has changed.",
     )
-    gain: float = _number(0.0, 0, 64, "", "Analogue gain of the sensor; 0: as the exposure.")
+    gain: float = _number(
+        0.0, 0, 64, "", "Analogue gain of the sensor; 0: found and locked as the exposure is."
+    )
     queue_frames: int = _number(32, 2, 1000, "frames", "Frames that may wait; then the oldest is dropped.")
 
 

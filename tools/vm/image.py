@@ -80,7 +80,7 @@ def requirements() -> list[str]:
 def recipe_id() -> str:
     """Name the disk by all that decides on what is in it."""
     parts = [*PACKAGES, RELEASE, PIN, *requirements(), str(DISK_MIB)]
-    parts += [path.read_text() for path in _inputs()]
+    parts += [path.read_text() for path in inputs()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
@@ -106,7 +106,7 @@ def image() -> Image:
     return Image(built / "disk.img", built / "vmlinuz", built / "initrd.img")
 
 
-def _inputs() -> list[Path]:
+def inputs() -> list[Path]:
     """Give the files that the recipe consists of."""
     return [HERE / "recipe" / name for name in (*RECIPE, "start", "init", "vm.service", "pykms.py")]
 

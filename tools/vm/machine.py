@@ -46,6 +46,7 @@ def run(
     systemd: bool = False,
     memory_mib: int = 2048,
     devices: Sequence[str] = (),
+    resets: bool = False,
 ) -> Outcome:
     """Boot, run a script for /bin/sh as root, switch off. One machine at a time: another caller waits.
 
@@ -56,9 +57,11 @@ def run(
         systemd: boot all of Debian, and run the script once it is up; otherwise only udev runs.
         memory_mib: what the machine has.
         devices: further devices, in the words of qemu's `-device`.
+        resets: the machine must reset itself before its script has ended, which ends the run.
 
     Raises:
-        VmError: it does not boot, the script fails or does not end in time; with the end of what was printed.
+        VmError: it does not boot, does not reset if it should, the script fails or does not end in time; with the end
+            of what was printed.
     """
     disk = image()
     with contextlib.ExitStack() as stack:
@@ -87,7 +90,9 @@ def run(
         status = next(
             (line.removeprefix(_STATUS) for line in reversed(lines) if line.startswith(_STATUS)), None
         )
-        if not problem and status is None:
+        if not problem and resets:
+            problem = "" if status is None else "the machine went on instead of resetting itself"
+        elif not problem and status is None:
             problem = "the machine went off before its script had ended"
         elif not problem and status != "0":
             problem = f"the script in the machine ended with status {status}"

@@ -139,13 +139,9 @@ class VirtualPicamera2(REAL):
         super().process_requests(display)
 
 
-def install(pictures: Path, pace_hz: float = 0.0) -> None:
-    """Make `picamera2.Picamera2` the virtual camera that plays `pictures` (0.jpg, 1.jpg, ... with even sides).
-
-    To be called before the first camera is opened: libcamera reads its pictures once in a process.
-    """
-    PIPELINE.parent.mkdir(parents=True, exist_ok=True)
-    PIPELINE.write_text(
+def write_pipeline(pictures: Path) -> None:
+    """Tell libcamera of a camera that plays `pictures` (0.jpg, 1.jpg, ... with even sides)."""
+    text = (
         "%YAML 1.1\n---\n"
         '"Virtual0":\n'
         "  supported_formats:\n"
@@ -156,5 +152,16 @@ def install(pictures: Path, pace_hz: float = 0.0) -> None:
         '  location: "CameraLocationFront"\n'
         '  model: "Virtual File"\n'
     )
+    if not PIPELINE.exists() or PIPELINE.read_text() != text:
+        PIPELINE.parent.mkdir(parents=True, exist_ok=True)
+        PIPELINE.write_text(text)
+
+
+def install(pictures: Path, pace_hz: float = 0.0) -> None:
+    """Make `picamera2.Picamera2` the virtual camera that plays `pictures`.
+
+    To be called before the first camera is opened: libcamera reads its pictures once in a process.
+    """
+    write_pipeline(pictures)
     VirtualPicamera2.pace_hz = pace_hz
     picamera2.Picamera2 = VirtualPicamera2

@@ -81,9 +81,9 @@ def test_every_file_of_the_units_folder_has_a_place_on_a_device() -> None:
 
 
 def test_the_unit_starts_the_program_where_it_is_installed() -> None:
-    root = re.findall(r"(?m)^ROOT=(.*)$", INSTALL.read_text())
-    assert root == re.findall(r"(?m)^ROOT=(.*)$", UNINSTALL.read_text())
-    assert f"ExecStart={root[0]}/bin/microedge run" in (ROOT / "systemd/microedge.service").read_text()
+    program = re.findall(r"(?m)^PROGRAM=(.*)$", INSTALL.read_text())
+    assert program == re.findall(r"(?m)^PROGRAM=(.*)$", UNINSTALL.read_text())
+    assert f"ExecStart={program[0]}/bin/microedge run" in (ROOT / "systemd/microedge.service").read_text()
 
 
 def test_requirements_are_judged_by_the_python_of_the_device() -> None:

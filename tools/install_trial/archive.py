@@ -46,6 +46,9 @@ def make_archive(folder: Path) -> None:
         )
         (tree / "DEBIAN").mkdir()
         (tree / "DEBIAN/control").write_text(control)
+        cleaner = tree / "DEBIAN/prerm"
+        cleaner.write_text(f"#!/bin/sh\nrm -rf /usr/lib/python3/dist-packages/{module}/__pycache__\n")
+        cleaner.chmod(0o755)
         file = folder / f"{package}.deb"
         subprocess.run(
             ["dpkg-deb", "--build", "--root-owner-group", tree, file], check=True, capture_output=True

@@ -1,5 +1,6 @@
 """What is proved, step by step, on one machine."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ def install(machine: Machine, report: Report, *, command: str, network: bool = T
     report.check(f"within {LIMIT_S:g} s", seconds <= LIMIT_S, f"{seconds:g} s")
     report.check("the configuration is as it was", machine.configuration == SYNTHETIC.encode())
 
-    places = ("opt/microedge", "etc", "usr/lib", "usr/local")
+    places = ("opt", "etc", "usr/lib", "usr/local")
     before, before_times = listing(machine.root), times(machine.root, *places)
     found = machine.run(f"until_true 60 is_running\ntry again {command}", network=network)
     after = {
@@ -81,8 +82,9 @@ def broken_upgrades(machine: Machine, report: Report) -> None:
     found = machine.run(f"""
 until_true 60 is_running
 try pip /trial/no-such-dependency/tools/install
-# timeout kills the whole group, pip included.
-try killed timeout --signal=KILL 6 /trial/{NEW}/tools/install
+half_way() {{ ls -d /opt/microedge.d/b/lib/python3*/site-packages/numpy >/dev/null 2>&1; }}
+killed() {{ setsid /trial/{NEW}/tools/install & until_true 120 half_way; kill -KILL -- -$!; wait $!; }}
+try killed killed
 try crashing /trial/crashing/tools/install
 """)
     for name, words in (("pip", "one for which pip fails"), ("killed", "one that is killed half-way")):
@@ -134,8 +136,14 @@ def uninstall(machine: Machine, report: Report) -> None:
     report.check("--keep-data keeps configuration and events", found["out.status"] == "0" and kept, found)
     report.check("the unit is gone", found["gone"] == "not-found", found["gone"])
     found = machine.run(f"try out /trial/{OLD}/tools/uninstall --yes", network=False)
-    places = ("etc/microedge", "opt/microedge", "var/lib/microedge", "usr/local/bin/microedge")
-    left = [place for place in places if (machine.root / place).exists()]
+    places = (
+        "etc/microedge",
+        "opt/microedge",
+        "opt/microedge.d",
+        "var/lib/microedge",
+        "usr/local/bin/microedge",
+    )
+    left = [place for place in places if os.path.lexists(machine.root / place)]
     report.check("uninstall removes these too", found["out.status"] == "0" and not left, left)
 
 
@@ -182,7 +190,8 @@ rm /etc/apt/sources.list.d/pi.list
 def nothing_left(machine: Machine, report: Report, before: Mapping[str, Entry]) -> None:
     """Once the Debian packages are removed too, as uninstall tells, the machine is as it was."""
     told = " ".join(dict.fromkeys(" ".join(re.findall(r"autoremove --purge (.*)", machine.said)).split()))
-    machine.run(f"apt-get -q -y autoremove --purge {told}", network=False)
+    # Debian's mosquitto leaves its user behind.
+    machine.run(f"apt-get -q -y autoremove --purge {told}\nuserdel mosquitto", network=False)
     left = difference(before, listing(machine.root))
     report.check(f"without {told} the machine is as it was", not left, left[:20])
 

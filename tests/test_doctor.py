@@ -395,6 +395,14 @@ BROKEN: dict[str, tuple[Break, str, str, Verdict, str, str]] = {
         showing(NRestarts="17", Result="watchdog"), "service", "restarts", Verdict.WARN,
         "17 since it was last started by hand; last exit watchdog", "journalctl",
     ),
+    "a service that says what it lacks": (
+        showing(MainPID="4711", StatusText="degraded: mqtt: nothing listens there"), "service", "state", Verdict.WARN,
+        "active (running): degraded: mqtt: nothing listens there", "journalctl",
+    ),
+    "a service without a camera": (
+        showing(MainPID="4711", StatusText="fault: camera 0: unplugged"), "service", "state", Verdict.FAIL,
+        "fault: camera 0: unplugged", "journalctl",
+    ),
     "no watchdog": (
         all_of(showing(DropInPaths="/x.conf", WatchdogUSec="30s"),
                writing("/x.conf", "[Service]\nWatchdogSec=0\n")),

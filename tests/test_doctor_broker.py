@@ -269,6 +269,18 @@ def test_a_credential_of_systemd_is_taken_from_where_the_unit_takes_it(
     system = System(root=root, environment={})
     report = look(system=system, **{**login, "password_file": "microedge_mqtt-password"})
     assert found(report, "round trip").verdict is Verdict.PASS
+    (folder / "mqtt-password").chmod(0o644)
+    assert (
+        found(
+            look(system=system, **{**login, "password_file": "microedge_mqtt-password"}), "credentials"
+        ).verdict
+        is Verdict.FAIL
+    )
+    folder.chmod(0o700)
+    finding = found(
+        look(system=system, **{**login, "password_file": "microedge_mqtt-password"}), "credentials"
+    )
+    assert (finding.verdict, finding.words[-36:]) == (Verdict.WARN, ", were its folder not closed to them")
     report = look(system=system, **{**login, "password_file": "mqtt-password"})
     assert found(report, "credentials").verdict is Verdict.FAIL
     assert (

@@ -56,9 +56,12 @@ def credentials(case: Case) -> Iterator[Finding]:
         yield skipped("credentials", "this user may not read them", "sudo microedge doctor")
     for problem in (each for each in found if each not in closed):
         words, _, command = problem.partition(": run ")
-        yield failed(
-            "credentials", words, f"sudo {command}" if command else "correct the setting or the file"
-        )
+        advice = f"sudo {command}" if command else "correct the setting or the file"
+        if " it (mode " in words and _is_kept_closed(case):
+            # systemd hands it over all the same, as a copy for the service alone.
+            yield warned("credentials", f"{words}, were its folder not closed to them", advice)
+        else:
+            yield failed("credentials", words, advice)
     if not found and not case.unloaded:
         what = [
             name
@@ -104,6 +107,16 @@ def connection(case: Case) -> Iterator[Finding]:
 
 
 CHECKS = (credentials, own_certificate, connection)
+
+
+def _is_kept_closed(case: Case) -> bool:
+    """Whether every secret is one of systemd's, in a folder that only root can enter."""
+    names = (case.config.mqtt.password_file, case.config.mqtt.key_file)
+    files = [Path(file) for name, file in zip(names, (case.mqtt.password_file, case.mqtt.key_file), strict=True)
+             if name and "/" not in name]  # fmt: skip
+    return len(files) == sum(map(bool, names)) and all(
+        not file.parent.stat().st_mode & 0o077 for file in files
+    )
 
 
 def _is_asked_for(case: Case) -> bool:

@@ -185,7 +185,7 @@ def _serve(case: Case, area: str, first: int, pipe: int) -> NoReturn:
             # Of its own session, so that all that it starts can be ended with it.
             os.setsid()
             # A running service goes first.
-            os.nice(10)
+            os.nice(19)
             # What the libraries say for themselves would land between the lines of the report.
             nowhere = os.open(os.devnull, os.O_RDWR)
             for descriptor in (0, 1, 2):

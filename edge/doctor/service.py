@@ -46,11 +46,15 @@ def condition(case: Case) -> Iterator[Finding]:
     else:
         yield passed("at boot", "enabled")
     active, sub = service.value("ActiveState"), service.value("SubState")
-    words = f"{active} ({sub})"
-    if service.is_running and (status := service.value("StatusText")):
-        words += f": {status}"
+    status = service.value("StatusText") if service.is_running else ""
+    words = f"{active} ({sub})" + (f": {status}" if status else "")
     last = f"last exit {service.value('Result')}, code {service.value('ExecMainStatus')}"
-    if active == "active":
+    # A line of status begins with the state that the health message has too.
+    if status.startswith("fault"):
+        yield failed("state", words, "the other areas say more; journalctl -u microedge -e")
+    elif status.startswith("degraded"):
+        yield warned("state", words, "the other areas say more; journalctl -u microedge -e")
+    elif active == "active":
         yield passed("state", words)
     elif active == "failed" or sub == "auto-restart":
         why = "wrong configuration: microedge config check" if service.value("ExecMainStatus") == "2" else ""
@@ -75,7 +79,8 @@ def watchdogs(case: Case) -> Iterator[Finding]:
     period = case.service.value("WatchdogUSec")
     if not case.service.is_running:
         # systemd tells what the last process had.
-        period = next(reversed(case.written("WatchdogSec")), "")
+        written = next(reversed(case.written("WatchdogSec")), "")
+        period = f"{written} s" if written.isdecimal() and int(written) else written
     if period in ("", "0", "infinity"):
         yield warned("watchdog", "WatchdogSec is off: nothing restarts a service that hangs", _AGAIN)
     else:

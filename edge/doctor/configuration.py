@@ -16,8 +16,9 @@ def settings(case: Case) -> Iterator[Finding]:
         yield skipped("file", f"{case.path}: this user may not read it", "sudo microedge doctor")
         case.unseen[f"the configuration {case.path}, and what depends on it"] = None
         return
+    again = "microedge config check" + (f" --config {case.path}" if case.path is not None else "")
     for mistake in case.mistakes:
-        yield failed("file", mistake, f"correct it, then: microedge config check --config {case.path}")
+        yield failed("file", mistake, f"correct it, then: {again}")
     if case.mistakes:
         yield skipped("wrong keys", "are taken at their defaults in what follows")
     elif case.path is None and case.service.is_installed:

@@ -27,7 +27,7 @@ from tools.vm.pictures import load_photos, write_pictures
 
 PYTHON = "/opt/microedge/bin/python"
 PARTS = ("leds", "run")
-TIMEOUT_S = 590
+TIMEOUT_S = 1500
 
 
 def main() -> int:

@@ -188,19 +188,33 @@ class Pins:
 
 def _machine_factory() -> tuple[Any, str]:
     """Give gpiozero's way to this machine's pins, or None and why there is none."""
-    problem = _import_lgpio()
+    if problem := _import_lgpio():
+        return None, _absence(problem)
     with warnings.catch_warnings(record=True) as fallbacks:
         warnings.simplefilter("always", gpiozero.PinFactoryFallback)
         try:
             gpiozero.Device.ensure_pin_factory()
+            otherwise = ""
         except Exception as error:
-            reasons = [str(fallback.message) for fallback in fallbacks]
-            about_lgpio = next(
-                (text for text in reasons if "lgpio" in text), "" if reasons else _words(error)
-            )
-            return None, _absence(problem or about_lgpio.removeprefix("Falling back from "))
-    log.debug("gpio: through %s", type(gpiozero.Device.pin_factory).__name__)
-    return gpiozero.Device.pin_factory, ""
+            otherwise = _words(error)
+    factory, reasons = gpiozero.Device.pin_factory, [str(fallback.message) for fallback in fallbacks]
+    if factory is not None and not _is_last_resort(factory):
+        log.debug("gpio: through %s", type(factory).__name__)
+        return factory, ""
+    if factory is not None:
+        gpiozero.Device.pin_factory = None
+        factory.close()
+    about_lgpio = next((text for text in reasons if "lgpio" in text), "" if reasons else otherwise)
+    return None, _absence(about_lgpio.removeprefix("Falling back from "))
+
+
+def _is_last_resort(factory: Any) -> bool:
+    """Give whether gpiozero fell back on the library of its own, which nobody asked for.
+
+    On any Raspberry Pi that one is made without an error and then fails pin by pin, in words that help nobody:
+    without it the user learns what kept lgpio from the pins.
+    """
+    return type(factory).__name__ == "NativeFactory" and "GPIOZERO_PIN_FACTORY" not in os.environ
 
 
 def _import_lgpio() -> str:

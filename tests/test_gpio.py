@@ -4,10 +4,13 @@ import importlib.util
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import gpiozero
 import pytest
 from gpiozero.pins.mock import MockFactory, MockPin
+from gpiozero.pins.native import NativeFactory
 
 from edge import gpio
 from edge.errors import ConfigError, PinError
@@ -102,6 +105,27 @@ def test_without_a_folder_to_write_to_the_folders_that_were_tried_are_named(
     assert problem.startswith("lgpio needs a folder that it can write to: ")
     assert "/proc/state" in problem
     assert "/proc/temporary" in problem
+
+
+def test_the_library_that_gpiozero_falls_back_on_does_not_hide_what_kept_lgpio_from_the_pins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fall_back() -> None:
+        warnings.warn("Falling back from lgpio: no permission", gpiozero.PinFactoryFallback, stacklevel=2)
+        gpiozero.Device.pin_factory = NativeFactory()
+
+    monkeypatch.delenv("GPIOZERO_PIN_FACTORY", raising=False)
+    monkeypatch.setattr("edge.gpio._import_lgpio", lambda: "")
+    monkeypatch.setattr(gpiozero.Device, "pin_factory", None)
+    monkeypatch.setattr(gpiozero.Device, "ensure_pin_factory", staticmethod(fall_back))
+    monkeypatch.setattr("edge.gpio.Path.glob", lambda *_: iter(()))
+    pins = Pins()
+    pins.output(17, "leds.capture_pin")
+    with pytest.raises(
+        ConfigError, match=r"leds\.capture_pin = 17: this machine has no GPIO .*lgpio: no perm"
+    ):
+        pins.check("leds.enabled = false")
+    assert gpiozero.Device.pin_factory is None
 
 
 def test_a_contact_tells_each_edge_and_its_state_with_the_pull_up_on(pins: Pins) -> None:

@@ -7,8 +7,8 @@ Parts:
             blinks of each fault; dark after the end
     run     `microedge run` on a virtual camera, in a folder it cannot write to: starts with the privacy switch on,
             the switch opens and closes the camera, the button makes it blink, the capture LED is lit whenever the
-            process holds frames of the camera; and what it says when lines are held by another program, or when lgpio
-            can make its pipe nowhere
+            process holds frames of the camera; and what it says when lines are held by another program, when lgpio can
+            make its pipe nowhere, and when the user may not open the chip
 
 Only gpiozero's question for the Raspberry Pi's revision is answered in its place. Ends with one JSON object; exit
 code 1 if something is not as it must be.
@@ -94,6 +94,9 @@ def _run(found: dict[str, Any]) -> list[str]:
     unwritable = "\n".join(found["unwritable"]["says"])
     if found["unwritable"]["exit_code"] != 2 or "lgpio needs a folder" not in unwritable:
         failures.append(f"nowhere to write: {found['unwritable']}")
+    forbidden = "\n".join(found["forbidden"]["says"])
+    if found["forbidden"]["exit_code"] != 2 or "add it to the group gpio" not in forbidden:
+        failures.append(f"not permitted: {found['forbidden']}")
     return failures
 
 

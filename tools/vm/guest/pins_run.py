@@ -6,6 +6,7 @@ buffers of the camera.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,6 +46,8 @@ def main() -> None:
     print("busy", json.dumps(found["busy"]), flush=True)
     found["unwritable"] = unwritable()
     print("unwritable", json.dumps(found["unwritable"]), flush=True)
+    found["forbidden"] = forbidden()
+    print("forbidden", json.dumps(found["forbidden"]), flush=True)
     print("RESULT", json.dumps(found))
 
 
@@ -146,6 +149,17 @@ def unwritable() -> dict[str, Any]:
         ["unshare", "--mount", "sh", "-c", script, "sh", *COMMAND, "--set", "outbox.folder=/run/state"],
         environment,
     )
+    return {"exit_code": done.returncode, "says": _said(done.stderr)}
+
+
+def forbidden() -> dict[str, Any]:
+    """Start as a user who may not open the chip."""
+    folder = Path("/tmp/nobody")
+    folder.mkdir()
+    shutil.chown(folder, "nobody")
+    user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+    environment = {**ENVIRONMENT, "RUNTIME_DIRECTORY": str(folder)}
+    done = run([*user, *COMMAND, "--set", f"outbox.folder={folder}"], environment)
     return {"exit_code": done.returncode, "says": _said(done.stderr)}
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import sys
@@ -31,15 +32,25 @@ OTHERS = (
 )  # fmt: skip
 """What systemd, the broker and this trial write meanwhile."""
 SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
+GROUPS = ("video", "gpio", "plugdev")
 SANDBOXED = f"""\
 import sys
 sys.path.insert(0, "{SOURCE}")
-import ctypes, sqlite3, ssl
+import ctypes, os, sqlite3, ssl
 import av, cv2, gpiozero, jsonschema_rs, numpy, paho.mqtt.client
 from edge.inference.cpu import installed_engines
 from edge.inference.manifest import load_model
 from edge.inference.models import NAMES
 assert ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 7)() == 7
+for group in {GROUPS}:
+    # As the device nodes of camera, pins and Coral are.
+    assert open("/opt/trial/for-" + group).read() == group
+for path in ("/etc/shadow", "/etc/microedge/credentials/password", "/root"):
+    assert not os.access(path, os.R_OK), path
+for path in ("/", "/etc/microedge/config.toml", "/opt/microedge", "/usr", "/home", "/var/lib", "/run"):
+    assert not os.access(path, os.W_OK), path
+for path in ("/var/lib/microedge", "/run/microedge", "/tmp"):
+    assert os.access(path, os.W_OK), path
 for engine in installed_engines():
     for name in NAMES:
         model = load_model(name, engine=engine, threads=2)
@@ -52,6 +63,11 @@ def sandbox() -> Found:
     """Run the whole interpreter stack in the unit's own sandbox."""
     program = Path("/opt/trial/sandboxed.py")
     program.write_text(SANDBOXED)
+    for group in GROUPS:
+        path = program.with_name(f"for-{group}")
+        path.write_text(group)
+        shutil.chown(path, "root", group)
+        path.chmod(0o660)
     SERVICE.drop_in(
         "sandbox", f"[Unit]\nOnFailure=\n[Service]\nType=oneshot\nRestart=no\nWatchdogSec=0\nExecStart=\n"
                    f"ExecStart={PYTHON} {program}\n",

@@ -18,7 +18,7 @@ from edge.app import App
 from edge.baseline import Rest
 from edge.config import Config, History, load
 from edge.config import Outbox as OutboxConfig
-from edge.errors import ConfigError
+from edge.errors import ConfigError, ModelError
 from edge.health import Health, Report
 from edge.inference import edgetpu
 from edge.inference.channel import ModelOrder, Order
@@ -374,6 +374,20 @@ def test_edgetpu_demanded_without_any_of_it_names_everything_that_is_missing() -
     assert "18d1:9302" in text
     assert "landmark_edgetpu.tflite" in text
     assert "edgetpu_compiler -o" in text
+
+
+def test_edgetpu_demanded_without_the_device_alone_is_worth_another_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "models"
+    shutil.copytree(models_folder(), folder)
+    for name in NAMES:
+        (folder / edgetpu.COMPILED.format(name=name)).touch()
+    monkeypatch.setattr(edgetpu, "find_library", lambda: tmp_path / edgetpu.LIBRARY)
+    monkeypatch.setattr(edgetpu, "find_devices", list)
+    with pytest.raises(ModelError, match="edgetpu: no device") as caught:
+        load_models(load(None, ["inference.accelerator=edgetpu", f"inference.models={folder}"]))
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_without_a_coral_auto_runs_on_the_cpu_and_says_why() -> None:

@@ -31,8 +31,9 @@ def main(arguments: argparse.Namespace) -> int:
     """Run until SIGTERM, Ctrl-C, the end of the frames or a failure."""
     config = configuration(arguments, opens_camera=True)
     log_to_stderr(config)
-    # A process that systemd aborts because it hangs, or that a driver takes down, leaves where each thread was.
-    faulthandler.enable(file=sys.__stderr__)
+    if sys.__stderr__ is not None:
+        # A process that systemd aborts because it hangs, or that a driver takes down, leaves where each thread was.
+        faulthandler.enable(file=sys.__stderr__)
     sinks = [JsonLinesSink(None)] if arguments.json else []
     with (
         StopRequest() as stop,

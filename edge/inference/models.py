@@ -53,7 +53,8 @@ def load_models(config: Config, *, isolation: Isolation | None = None) -> Models
 
     Raises:
         ModelError: naming each model that is absent, damaged or not what its passport says.
-        ConfigError: `inference.accelerator = edgetpu`, naming everything that is missing for it.
+        ConfigError: `inference.accelerator = edgetpu`, naming everything that is missing for it; a ModelError if
+            that is the device alone, so that the service is started again until it is there.
     """
     wanted = config.inference
     folder = Path(wanted.models) if wanted.models else None
@@ -73,9 +74,11 @@ def load_models(config: Config, *, isolation: Isolation | None = None) -> Models
             return Models(detector, landmark, spotter)
         place = models_folder(folder)
         if isolation is None:
-            lacks, isolation = _coral(config, place)
+            lacks, is_away, isolation = _coral(config, place)
             if lacks and wanted.accelerator == "edgetpu":
-                raise ConfigError("\n".join(f"inference.accelerator = edgetpu: {each}" for each in lacks))
+                # A device that is merely absent may be there at the next start; what is not installed will not.
+                kind = ModelError if is_away else ConfigError
+                raise kind("\n".join(f"inference.accelerator = edgetpu: {each}" for each in lacks))
             if lacks:
                 status = AcceleratorStatus("auto", engine, "absent", reason="; ".join(lacks))
                 return Models(detector, landmark, spotter, without=status)
@@ -93,18 +96,21 @@ def load_models(config: Config, *, isolation: Isolation | None = None) -> Models
     return Models(detector, landmark, spotter, accelerator)
 
 
-def _coral(config: Config, folder: Path) -> tuple[list[str], Isolation]:
-    """Give what is missing to use a Coral, and how to run one."""
+def _coral(config: Config, folder: Path) -> tuple[list[str], bool, Isolation]:
+    """Give what is missing to use a Coral, whether that is only the device itself, and how to run one."""
     library = coral_facts.find_library()
     files = {name: path for name, (path, _) in _files(folder, coral_facts.ENGINE).items()}
-    lacks = coral_facts.missing(files, library, coral_facts.find_devices())
+    devices = coral_facts.find_devices()
+    lacks = coral_facts.missing(files, library, devices)
     if not lacks:
         _, pair = coral_facts.best_runtime()
         log.log(logging.WARNING if pair.verdict == "known to crash" else logging.INFO,
                 "Edge TPU: %s (%s)", pair.words, pair.verdict)  # fmt: skip
-    return lacks, Isolation(
+    is_away = not devices and not coral_facts.missing(files, library, ["any"])
+    isolation = Isolation(
         library=str(library or ""), device=config.inference.device, threads=config.inference.threads
     )
+    return lacks, is_away, isolation
 
 
 def _files(folder: Path, engine: str) -> dict[str, tuple[Path, str]]:

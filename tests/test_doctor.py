@@ -389,7 +389,7 @@ BROKEN: dict[str, tuple[Break, str, str, Verdict, str, str]] = {
     ),
     "a service that ended on its configuration": (
         showing(ActiveState="failed", SubState="failed", Result="exit-code", ExecMainStatus="2"), "service", "state",
-        Verdict.FAIL, "last exit exit-code, code 2; last error: pipeline: failed", "microedge config check",
+        Verdict.FAIL, "last exit exit-code, code 2; it said last: pipeline: failed", "microedge config check",
     ),
     "a service that starts again and again": (
         showing(NRestarts="17", Result="watchdog"), "service", "restarts", Verdict.WARN,

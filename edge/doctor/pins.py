@@ -55,13 +55,8 @@ def chip(case: Case) -> Iterator[Finding]:
                      "remove it from the service's environment: sudo systemctl edit microedge")  # fmt: skip
         return
     node = _chip(case)
-    settings = "leds.enabled = true" if case.config.leds.enabled else "section switches"
     if node is None:
-        chips = [case.system.shown(path) for path in case.system.glob("/dev/gpiochip*")]
-        yield failed(
-            "gpio", f"{settings}, but this machine has no GPIO header ({', '.join(chips) or 'no /dev/gpiochip*'})",
-            'for a machine without pins: leds.enabled = false, with camera.source = "synthetic"',
-        )  # fmt: skip
+        yield _no_chip(case)
         return
     status = node.stat()
     name = case.system.shown(node)
@@ -125,6 +120,22 @@ def privacy(case: Case) -> Iterator[Finding]:
 
 
 CHECKS = (chip, lines, privacy)
+
+
+def _no_chip(case: Case) -> Finding:
+    """Say why there is no header: there is none, or this user may not ask."""
+    nodes = case.system.glob("/dev/gpiochip*")
+    names = ", ".join(map(case.system.shown, nodes))
+    settings = "leds.enabled = true" if case.config.leds.enabled else "section switches"
+    if not nodes or any(os.access(node, os.R_OK | os.W_OK) for node in nodes):
+        return failed(
+            "gpio", f"{settings}, but this machine has no GPIO header ({names or 'no /dev/gpiochip*'})",
+            'for a machine without pins: leds.enabled = false, with camera.source = "synthetic"',
+        )  # fmt: skip
+    if case.user.name:
+        case.unseen["who holds the pins"] = None
+        return skipped("gpio", f"this user may not ask {names}", "sudo microedge doctor")
+    return failed("gpio", f"{settings}, but this user may not use {names}", _GROUP.format(user="$USER"))
 
 
 def _wanted(case: Case) -> dict[str, int]:

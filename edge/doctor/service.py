@@ -58,7 +58,7 @@ def condition(case: Case) -> Iterator[Finding]:
         yield passed("state", words)
     elif active == "failed" or sub == "auto-restart":
         why = "wrong configuration: microedge config check" if service.value("ExecMainStatus") == "2" else ""
-        yield failed("state", f"{words}, {last}{_last_error(case)}", why or "journalctl -u microedge -e")
+        yield failed("state", f"{words}, {last}{_last_words(case)}", why or "journalctl -u microedge -e")
     elif active == "inactive":
         yield warned("state", f"{words}: it does not run; {last}", "sudo systemctl start microedge")
     else:
@@ -66,7 +66,7 @@ def condition(case: Case) -> Iterator[Finding]:
     text = service.value("NRestarts")
     restarts = int(text) if text.isdecimal() else 0
     if restarts >= MANY_RESTARTS:
-        yield warned("restarts", f"{restarts} since it was last started by hand; {last}{_last_error(case)}",
+        yield warned("restarts", f"{restarts} since it was last started by hand; {last}",
                      "journalctl -u microedge -p warning -e")  # fmt: skip
     else:
         yield passed("restarts", f"{restarts} since it was last started by hand")
@@ -155,9 +155,9 @@ def _shipped(case: Case) -> str:
         return ""
 
 
-def _last_error(case: Case) -> str:
-    answer = case.system.run("journalctl", "-u", UNIT, "-p", "err", "-n", "1", "-o", "cat", "--no-pager")
+def _last_words(case: Case) -> str:
+    """Give the last line that the service wrote into the log."""
+    unit = f"_SYSTEMD_UNIT={UNIT}"
+    answer = case.system.run("journalctl", unit, "--lines", "1", "--output", "cat", "--quiet", "--no-pager")
     lines = answer.text.splitlines()
-    if answer.problem or not lines or lines[-1].startswith("--"):
-        return ""
-    return f"; last error: {lines[-1][:200]}"
+    return f"; it said last: {lines[-1][:200]}" if lines and not answer.problem else ""

@@ -45,7 +45,7 @@ class Webcam:
 
     def open(self, device: str, *, format: str, container_options: dict[str, str]) -> "_Container":
         assert (device, format) == (self.NODE, "v4l2")
-        assert container_options["fflags"] == "nonblock"
+        assert container_options["fflags"] == "+4"
         self.opened.append(container_options)
         return _Container(self)
 

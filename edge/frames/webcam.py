@@ -16,6 +16,9 @@ from edge.records import Frame
 _LOOK_S = 0.002
 """How often it is looked whether a frame has come. Its time is the driver's, so nothing is lost by being late."""
 
+_NOT_BLOCKING = "+4"
+"""AVFMT_FLAG_NONBLOCK among the format flags; this one has no name there (FFmpeg libavformat/options_table.h)."""
+
 
 class WebcamSource:
     """A `FrameSource` over `/dev/videoN`.
@@ -143,7 +146,7 @@ def find(device: str) -> None:
 
 
 def _opened(device: str, rate_hz: float, size: tuple[int, int], pixel_format: str | None) -> Any:
-    options = {"framerate": f"{rate_hz:g}", "video_size": f"{size[0]}x{size[1]}", "fflags": "nonblock"}
+    options = {"framerate": f"{rate_hz:g}", "video_size": f"{size[0]}x{size[1]}", "fflags": _NOT_BLOCKING}
     if pixel_format is not None:
         options["input_format"] = pixel_format
     find(device)

@@ -14,6 +14,8 @@ _NOT_OURS = (
     "dev", "proc", "run", "sys", "tmp", "var/tmp", "opt/trial", "etc/systemd/system/trial.service",
     "etc/systemd/system/multi-user.target.wants/trial.service", "var/log/journal", "var/lib/systemd",
     "etc/resolv.conf", "etc/.updated", "var/.updated", "var/log/wtmp", "var/log/lastlog",
+    # A broker's.
+    "var/lib/mosquitto", "var/log/mosquitto",
     # apt's and dpkg's own: lists, downloads, records, and what maintainer scripts put together.
     "var/lib/apt", "var/cache/apt", "var/lib/dpkg", "var/log/apt", "var/log/dpkg.log", "var/log/alternatives.log",
     "var/cache/debconf", "var/cache/ldconfig", "etc/ld.so.cache", "etc/alternatives", "var/lib/python",

@@ -48,7 +48,7 @@ doctor() {
 sessions() { mosquitto_sub -p 1884 -t microedge/trial/availability -C 1 -W 10; }
 
 systemctl restart mosquitto
-systemctl start microedge
+systemctl enable --now microedge
 before="$(systemctl show microedge -p NRestarts -p MainPID) $(sessions)"
 doctor good
 useradd --create-home visitor

@@ -61,7 +61,7 @@ def test_a_webcam_that_gives_no_frame_at_all_is_closed_again(plugged: Plug) -> N
 def test_a_webcam_that_is_unplugged_ends_in_an_error_and_works_when_it_is_back(plugged: Plug) -> None:
     plugged(Webcam(unplugged_at=5))
     source = WebcamSource(Webcam.NODE, size=(64, 48))
-    with pytest.raises(SourceError, match=r"/dev/null: the webcam stopped giving frames .*No such device"):
+    with pytest.raises(SourceError, match="/dev/null: the webcam was unplugged"):
         for _ in source.frames():
             pass
     source.close()

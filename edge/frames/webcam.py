@@ -1,5 +1,6 @@
 """Frames of a V4L2 webcam, through PyAV's v4l2 input: kernel timestamps, luma without colour conversion."""
 
+import errno
 import threading
 import time
 from collections.abc import Iterator
@@ -96,9 +97,9 @@ class WebcamSource:
             try:
                 self._pending = self._waited_for()
             except (av.FFmpegError, StopIteration) as error:
-                raise SourceError(
-                    f"{self.name}: the webcam stopped giving frames ({error or 'it was unplugged'})"
-                ) from error
+                is_gone = getattr(error, "errno", 0) == errno.ENODEV
+                why = "was unplugged" if is_gone else f"stopped giving frames ({error})"
+                raise SourceError(f"{self.name}: the webcam {why}") from error
 
     def close(self) -> None:
         """Close the device. May come from another thread and be called again."""
@@ -157,7 +158,7 @@ def _opened(device: str, rate_hz: float, size: tuple[int, int], pixel_format: st
     except av.PermissionError as error:
         raise SourceError(f"{device}: permission denied; add the user to group video") from error
     except av.FFmpegError as error:
-        if error.errno == 16:  # EBUSY
+        if error.errno == errno.EBUSY:
             raise SourceError(f"{device}: another program is using this webcam") from error
         asked = f"{size[0]}x{size[1]} at {rate_hz:g}/s" + (f", {pixel_format}" if pixel_format else "")
         raise SourceError(

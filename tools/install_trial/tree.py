@@ -11,7 +11,7 @@ Entry = tuple[int, int, int, str]
 
 _NOT_OURS = (
     # What lives while the system runs, and the trial itself.
-    "dev", "proc", "run", "sys", "tmp", "var/tmp", "opt/trial", "etc/systemd/system/trial.service",
+    "dev", "proc", "run", "sys", "tmp", "var/tmp", "opt/trial", "trial", "etc/systemd/system/trial.service",
     "etc/systemd/system/multi-user.target.wants/trial.service", "var/log/journal", "var/lib/systemd",
     "etc/resolv.conf", "etc/.updated", "var/.updated", "var/log/wtmp", "var/log/lastlog",
     # A broker's.

@@ -3,9 +3,10 @@
     python -m tools.recovery [--runs 100] [--jobs 1] [--seed 0] [--release bookworm]
 
 In a container with the shipped unit, its limits and its sandbox untouched but for the program that it starts, and with
-a real broker that asks for a password. In random order: kill -9; the whole process stopped; worker, store or camera
-driver hung for ever (all five end in a new process); a camera that stalls, one that is gone and comes back, a broker
-that is gone and comes back, a lost Coral (these must be mended in process). After each a new event must arrive. In the
+a real broker that asks for a password. In random order: kill -9; the whole process stopped; worker, store, main
+thread or camera driver hung for ever; a camera that cannot be closed (all of these end in a new process); a camera that
+stalls, one that is gone and comes back, a broker that is gone and comes back, a lost Coral (these must be mended in
+process). After each a new event must arrive. In the
 end a subscriber must have every event that was committed, in order. `--jobs` shares the runs out to containers that
 work side by side.
 
@@ -31,7 +32,7 @@ id = "trial"
 [camera]
 width = 320
 height = 240
-rate_hz = 60.0
+rate_hz = 100.0
 [mqtt]
 username = "{USER}"
 password_file = "microedge_password"
@@ -54,7 +55,7 @@ def trial(release: str, runs: int, seed: int) -> list[dict[str, Any]]:
     lines = [dict(json.loads(line)) for line in printed.splitlines() if line.startswith("{")]
     for line in lines[:-1]:
         print(
-            f"{line['kind']:22} well again after {line['recovered_s']:6.2f} s, "
+            f"{line['kind']:23} well again after {line['recovered_s']:6.2f} s, "
             f"next event {line['event_s']:5.2f} s later, {line['restarts']} restarts",
             flush=True,
         )

@@ -4,9 +4,11 @@ A file in MARKS that holds this process's id, or 0 for whichever it is, has one 
 
     stall    the camera gives no frame for STALL_S, and then says so, as `CameraSource` does
     gone     the camera breaks, and cannot be opened while the file is there
+    stuck    the camera breaks, and cannot be closed either
     reader   the camera's driver hangs for ever
     worker   a model hangs for ever
     store    the disk hangs for ever, with the outbox's lock held
+    main     the main thread hangs for ever
 
 A CPU engine takes the Coral's place in the inference child. STATE says what the device knows of itself.
 """
@@ -27,7 +29,7 @@ from edge import app as composition
 from edge.app import App
 from edge.commands import ATTEND_S, StopRequest, log_to_stderr
 from edge.config import Config, load
-from edge.errors import EdgeError, SourceError
+from edge.errors import EdgeError, SourceError, StuckError
 from edge.frames import FrameSource
 from edge.frames.paced import PacedSource
 from edge.frames.portrait import load_portrait, portrait_landmarks
@@ -82,7 +84,7 @@ class FailingSource:
         for frame in self._source.frames():
             if is_to_fail("reader"):
                 hang()
-            if is_to_fail("gone"):
+            if is_to_fail("gone") or is_to_fail("stuck"):
                 raise SourceError("camera 0: has gone")
             if is_to_fail("stall"):
                 time.sleep(STALL_S)
@@ -90,6 +92,8 @@ class FailingSource:
             yield frame
 
     def close(self) -> None:
+        if is_to_fail("stuck"):
+            raise StuckError("camera 0: hangs and cannot be closed")
         self._source.close()
 
 
@@ -159,6 +163,8 @@ def main() -> int:
         App(config, lambda: opened(config), is_live=True, folder=state_folder(config)) as app,
     ):
         while app.is_running and not stop.is_made:
+            if is_to_fail("main"):
+                hang()
             app.attend()
             text = json.dumps(state_of(app, made[-1]))
             STATE.with_suffix(".new").write_text(text)

@@ -45,7 +45,9 @@ class Trial:
             "stop": self._stop,
             "worker hangs": lambda: self._hang("worker"),
             "store hangs": lambda: self._hang("store"),
+            "main thread hangs": lambda: self._hang("main"),
             "camera hangs": lambda: self._hang("reader"),
+            "camera cannot be closed": lambda: self._hang("stuck"),
             "camera stalls": self._stall,
             "camera gone and back": self._unplug,
             "broker gone and back": self._stop_broker,
@@ -188,10 +190,10 @@ def main() -> None:
         SERVICE.drop_in("trial", _DROP_IN)
         SERVICE.do("start")
         trial = Trial(watcher, chance)
-        # Each kind as often as any other, in random order.
-        kinds = [kind for _ in range(-(-options.runs // len(trial.kinds))) for kind in trial.kinds]
+        rounds = -(-options.runs // len(trial.kinds))
+        # Each kind as often as any other, each round in another order.
+        kinds = [kind for _ in range(rounds) for kind in chance.sample(list(trial.kinds), len(trial.kinds))]
         kinds = kinds[: options.runs]
-        chance.shuffle(kinds)
         for kind in kinds:
             print(json.dumps(trial.strike(kind)), flush=True)
         SERVICE.do("stop")

@@ -24,7 +24,7 @@ from edge.config import Config, History
 from edge.config import Switches as SwitchesConfig
 from edge.control import IDENTIFY_S, Control, was_paused
 from edge.dispatch import Dispatcher
-from edge.errors import ConfigError, EdgeError, ModelError, PinError, PublishError, SourceError
+from edge.errors import ConfigError, EdgeError, ModelError, PinError, PublishError, SourceError, StuckError
 from edge.feed import FrameQueue, PausedBy, Reader
 from edge.frames import FrameSource
 from edge.health import Health, Report
@@ -57,7 +57,7 @@ START_FAILURE_S = 6.0
 """How long the fault LED says why a service does not start, before it ends; long enough for two rounds of any code."""
 _FAULTS = {
     ConfigError: Fault.CONFIGURATION, SourceError: Fault.CAMERA, PinError: Fault.CAMERA, ModelError: Fault.MODELS,
-    PublishError: Fault.DISK,
+    StuckError: Fault.CAMERA, PublishError: Fault.DISK,
 }  # fmt: skip
 """What the fault LED shows for what keeps the device from starting."""
 
@@ -66,7 +66,8 @@ class App:
     """The device at work, from construction to `close`.
 
     Raises:
-        ConfigError, EdgeError: everything that keeps it from starting, one line each, in one report.
+        ConfigError, EdgeError: everything that keeps it from starting, one line each, in one report; its cause is a
+            `StuckError` if the camera hangs.
     """
 
     def __init__(
@@ -181,7 +182,8 @@ class App:
         else:
             attempt(find_source, lambda _: None)
         if models is None or reader is None or outbox is None or switches is None or problems:
-            raise self._start_error(problems, leds, reader, outbox) from problems[0]
+            stuck = [problem for problem in problems if isinstance(problem, StuckError)]
+            raise self._start_error(problems, leds, reader, outbox) from [*stuck, *problems][0]
         if self._is_live:
             switches.watch(reader)
         self._reader, self._switches, self.leds, self.mqtt, self.outbox = reader, switches, leds, mqtt, outbox

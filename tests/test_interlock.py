@@ -252,10 +252,17 @@ import numpy as np
 from gpiozero.pins.mock import MockPin
 from edge.commands import run
 from edge.__main__ import main
+from edge.errors import StuckError
 from edge.records import Frame
 from tests.test_interlock import Camera
 
 class Hung(Camera):
+    def __init__(self):
+        super().__init__()
+        if sys.argv[2] == "opening":
+            tell("hangs")
+            raise StuckError("camera 0: hangs, and may be on")
+
     def frames(self):
         yield Frame(np.zeros((48, 64), np.uint8), 0, 0)
         tell("hangs")
@@ -272,21 +279,23 @@ sys.exit(main(["run", "--set", "mqtt.enabled=false", "--set", "outbox.folder=" +
 """
 
 
+@pytest.mark.parametrize(("when", "status"), [("reading", 0), ("opening", 1)])
 def test_the_led_of_a_camera_that_its_driver_never_gives_back_is_lit_until_the_process_ends(
-    tmp_path: Path,
+    when: str, status: int, tmp_path: Path
 ) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", HUNG, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-c", HUNG, str(tmp_path), when], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         cwd=ROOT, env=os.environ | {"GPIOZERO_PIN_FACTORY": "mock", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert process.stdout is not None
     seen = []
     for line in process.stdout:
         seen.append(line.strip())
-        if seen[-1] == "hangs":
+        if seen[-1] == "hangs" and when == "reading":
             process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
-    assert (process.returncode, "was not given back by its driver" in errors) == (0, True), errors
+    assert (process.returncode, "was not given back by its driver" in errors) == (status, True), errors
+    assert ("microedge: camera 0: hangs, and may be on" in errors) == (when == "opening")
     of_capture = [what for what in seen if what.startswith("GPIO17 ")]
     assert of_capture[-1] == "GPIO17 = 1"
     assert "GPIO24 is an input" in seen[seen.index("hangs") :]  # the other LEDs have gone out in order

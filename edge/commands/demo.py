@@ -38,7 +38,7 @@ from edge.inference.models import load_models
 from edge.out import Payload
 
 LOOK_S = 0.025
-"""How often the pins are read: the shortest light of an event LED is a ninth of 600 ms."""
+"""How often the pins are read: the shortest light of an event LED is a ninth of `leds.pulse_ms`."""
 RETURN_S = 5.0
 """Time that the last events get to come back once the stream has ended."""
 

@@ -6,17 +6,19 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import NoReturn
 
 from edge.app import App
 from edge.commands import ATTEND_S, ReloadRequest, StopRequest, configuration, log_to_stderr
 from edge.config import Config
-from edge.errors import ConfigError, EdgeError
+from edge.errors import ConfigError, EdgeError, StuckError
 from edge.frames import FrameSource, picamera, webcam
 from edge.frames.camera import CameraSource
 from edge.frames.paced import PacedSource
 from edge.frames.portrait import moving_portrait
 from edge.frames.webcam import WebcamSource
+from edge.out import EventSink
 from edge.out.jsonlines import JsonLinesSink
 from edge.reload import compare
 from edge.store.file import state_folder
@@ -35,6 +37,21 @@ def main(arguments: argparse.Namespace) -> int:
         # A process that systemd aborts because it hangs, or that a driver takes down, leaves where each thread was.
         faulthandler.enable(file=sys.__stderr__)
     sinks = [JsonLinesSink(None)] if arguments.json else []
+    try:
+        app = _watch(config, arguments, sinks)
+    except EdgeError as error:
+        if isinstance(error.__cause__, StuckError):
+            _end_at_once(str(error))
+        raise
+    if app.holds_camera:
+        _end_at_once(app.failure)
+    if app.failure:
+        raise EdgeError(app.failure)
+    return 0
+
+
+def _watch(config: Config, arguments: argparse.Namespace, sinks: Sequence[EventSink]) -> App:
+    """Start the device, attend it until it is to end, and give it back closed."""
     with (
         StopRequest() as stop,
         ReloadRequest() as reload,
@@ -52,11 +69,7 @@ def main(arguments: argparse.Namespace) -> int:
                 _reload(app, arguments)
             app.attend()
             time.sleep(ATTEND_S)
-    if app.holds_camera:
-        _end_at_once(app.failure)
-    if app.failure:
-        raise EdgeError(app.failure)
-    return 0
+    return app
 
 
 def _end_at_once(failure: str) -> NoReturn:
@@ -65,8 +78,8 @@ def _end_at_once(failure: str) -> NoReturn:
     An orderly end would first put the capture LED out, and then may hang in the same driver.
     """
     log.warning("camera: was not given back by its driver; ends with this process")
-    if failure:
-        print(f"microedge: {failure}", file=sys.stderr)
+    for line in failure.splitlines():
+        print(f"microedge: {line}", file=sys.stderr)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

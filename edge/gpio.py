@@ -1,4 +1,4 @@
-"""GPIO pins through gpiozero: taken together, with one report of all that cannot be had. Only this module imports it.
+"""GPIO pins through gpiozero, which the device imports here alone: taken together, with one report of all problems.
 
 gpiozero drives the pins through lgpio where that is installed, which leaves two traps:
 

@@ -123,7 +123,7 @@ class Switches:
             # Without waiting: the reader's own thread closes it after the frame that it is at.
             self._reader.pause(by=PausedBy.SWITCH)
         if not self._problem:
-            log.info("privacy switch: on, the camera is closed")
+            log.info("privacy switch: on, the camera closes")
 
     def _privacy_changed(self, is_closed: bool) -> None:
         with self._lock:

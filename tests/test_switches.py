@@ -115,7 +115,7 @@ def test_turning_the_switch_on_closes_the_camera_without_help_of_the_main_thread
     until(lambda: not bench.is_open, "a closed camera")
     watching.join()
     assert reader.paused_by == {PausedBy.SWITCH}
-    assert caplog.messages.count("privacy switch: on, the camera is closed") == 1
+    assert caplog.messages.count("privacy switch: on, the camera closes") == 1
 
 
 def test_the_camera_is_back_once_the_switch_has_been_off_for_a_while(bench: Bench, until: Until) -> None:

@@ -19,12 +19,12 @@ fault has a number of blinks.
 | fault | blinks |
 |---|---|
 | anything else | 1 |
-| camera | 2 |
+| camera: missing, broken, or kept closed because its LED or its switch fails | 2 |
 | models | 3 |
 | broker | 4 |
 | accelerator | 5 |
 | disk | 6 |
-| configuration | 7 |
+| configuration: wrong, or not taken at a reload | 7 |
 
 A dot is lit for one ninth of `leds.pulse_ms`, a dash for three, the gap is one. Several faults take turns. An event
 shows while a person looks for the device too; then the blinks go on. Without an event LED the fault LED blinks them.

@@ -107,6 +107,16 @@ def test_while_any_part_hangs_there_is_no_heartbeat_and_the_log_names_it_once(
     assert manager.heard() == ["WATCHDOG=1"]
 
 
+def test_a_part_that_has_never_moved_is_named_too(manager: Manager, caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    watchdog = Watchdog(Notifier(manager.environment), manager.environment, clock)
+    for _ in range(20):
+        watchdog.progress(Part.OUTBOX)
+        clock.now_s += 1
+    assert manager.heard() == []
+    assert "no progress of camera and control and inference for 15 s" in caplog.text
+
+
 def test_a_part_may_take_its_time_within_the_limit(manager: Manager) -> None:
     """A camera that is away is tried every 8 s; heartbeats go on coming at a third of the limit, 10 s."""
     clock = Clock()

@@ -108,9 +108,12 @@ class Watchdog:
         """Parts report from threads of their own."""
         self._hung = set(Part)
         """Those without progress since the last heartbeat."""
-        self._last_s = float("-inf")
-        self._is_told = True
-        """Whether the log knows who holds the heartbeat up; before the first, systemd's start limit rules."""
+        self._due_s = float("-inf")
+        """Before this no heartbeat is needed."""
+        self._since_s: float | None = None
+        """Time of the last heartbeat, or of the first progress."""
+        self._is_told = False
+        """Whether the log knows who holds the heartbeat up."""
 
     def progress(self, part: Part) -> None:
         """Report one full pass of a part's work."""
@@ -118,19 +121,21 @@ class Watchdog:
             return
         late: list[Part] = []
         with self._lock:
-            self._hung.discard(part)
             now_s = self._clock_s()
-            since_s = now_s - self._last_s
-            if not self._hung and since_s >= self._limit_s / 3:
-                self._last_s = now_s
+            if self._since_s is None:
+                self._since_s = now_s
+            silent_s = now_s - self._since_s
+            self._hung.discard(part)
+            if not self._hung and now_s >= self._due_s:
+                self._since_s, self._due_s = now_s, now_s + self._limit_s / 3
                 self._hung.update(Part)
                 self._is_told = False
                 self._notifier.heartbeat()
-            elif since_s >= self._limit_s / 2 and not self._is_told:
+            elif silent_s >= self._limit_s / 2 and not self._is_told:
                 self._is_told = True
                 late = sorted(self._hung)
         if late:
             log.error(
                 "watchdog: no progress of %s for %.0f s; after %g s the service is killed and started again",
-                " and ".join(late), since_s, self._limit_s,
+                " and ".join(late), silent_s, self._limit_s,
             )  # fmt: skip

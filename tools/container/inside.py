@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 OBSERVER_PORT = 1884
 """Where the broker asks for no password."""
-_LOOK_S = 0.02
+_LOOK_S = 0.1
 
 
 class TrialError(Exception):

@@ -58,10 +58,9 @@ class Trial:
     def strike(self, kind: str) -> dict[str, Any]:
         """Let one thing befall the service, and wait until it has sent a new event by itself."""
         time.sleep(self._chance.uniform(0.0, 2.0))
-        restarts, heard = int(SERVICE["NRestarts"]), len(self._watcher.arrived)
+        restarts = int(SERVICE["NRestarts"])
         recovered_s = self.kinds[kind]()
-        began_s = time.monotonic()
-        heard = max(heard, len(self._watcher.arrived))
+        began_s, heard = time.monotonic(), len(self._watcher.arrived)
         until(lambda: len(self._watcher.arrived) > heard, f"an event after: {kind}", _LIMIT_S)
         return {
             "kind": kind, "recovered_s": round(recovered_s, 2), "event_s": round(time.monotonic() - began_s, 2),

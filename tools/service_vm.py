@@ -39,7 +39,7 @@ def main() -> int:
         try:
             wheel = build_wheel(folder / "wheels")
             files = {"pictures": folder / "pictures", wheel.name: wheel}
-            script = f"{PYTHON} -m pip install --quiet --no-index --no-deps /payload/{wheel.name} || exit 1\n"
+            script = f"set -e\n{PYTHON} -m pip install --no-index --no-deps /payload/{wheel.name}\n"
             script += f"{PYTHON} /payload/guest/service.py {','.join(ALLOWED)} {','.join(REFUSED)}"
             outcome = run(script, files, timeout_s=TIMEOUT_S, systemd=True, devices=WATCHDOG)
             report = outcome.results | {"wall_s": outcome.wall_s}

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +35,7 @@ def main() -> None:
     for emotion, (colour, rhythm) in SIGNALS.items():
         leds.show(SimpleNamespace(emotion=emotion))  # type: ignore[arg-type]
         trace = watch(lambda: tuple(bool(bank.level(pin)) for pin in RGB), PULSE_MS / 1000 + 0.3)
-        lit = [(state, length) for state, length in steady(trace, UNIT_S / 3) if state != DARK]
+        lit = flashes(trace)
         seen = "".join("-" if length > 2 * UNIT_S else "." for _, length in lit)
         emotions[emotion] = {
             "wanted": f"{name(colour)} {rhythm}", "seen": f"{name(lit[0][0]) if lit else 'dark'} {seen}",
@@ -67,15 +67,15 @@ def watch(look: Callable[[], Any], seconds: float) -> list[tuple[Any, float]]:
     return [(state, later - earlier) for (earlier, state), (later, _) in pairwise(changes)]
 
 
-def steady(trace: list[tuple[Any, float]], least_s: float) -> list[tuple[Any, float]]:
-    """Leave out states on the way: the three lines of a colour are switched one after the other."""
-    kept: list[tuple[Any, float]] = []
-    for state, length in trace:
-        if kept and (length < least_s or state == kept[-1][0]):
-            kept[-1] = (kept[-1][0], kept[-1][1] + length)
-        elif length >= least_s:
-            kept.append((state, length))
-    return kept
+def flashes(trace: list[tuple[Any, float]]) -> list[tuple[Any, float]]:
+    """Give each flash's colour and length: its three lines are switched one after the other, with time between."""
+    found: list[tuple[Any, float]] = []
+    for is_dark, states in groupby(trace, key=lambda each: each[0] == DARK):
+        parts = list(states)
+        if not is_dark:
+            longest = max(parts, key=lambda each: each[1])
+            found.append((longest[0], sum(length for _, length in parts)))
+    return found
 
 
 def blinks(trace: list[tuple[bool, float]]) -> int:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from camera_stand_in import Device, Machine, number_in
 
+from edge.commands.run import open_camera
+from edge.config import load
 from edge.errors import SourceError, StuckError
 from edge.feed import FrameQueue, Reader
 from edge.frames.camera import CameraSource
@@ -164,6 +166,20 @@ def test_another_size_than_asked_is_a_warning(machine: Machine) -> None:
     source.close()
     assert source.size == (64, 48)
     assert source.warnings == ["frames are 64x48 px, not 65x48 as asked"]
+
+
+def test_the_configuration_says_how_the_camera_is_opened(machine: Machine) -> None:
+    machine.cameras = ["ov9281", "imx708"]
+    settings = (
+        "number=1", "rate_hz=50", "width=320", "height=240", "field_of_view=narrow", "mains_hz=60", "gain=2",
+    )  # fmt: skip
+    source = open_camera(load(None, [f"camera.{setting}" for setting in settings]))
+    next(source.frames())
+    source.close()
+    assert (source.name, source.size, source.nominal_rate_hz) == ("camera 1 (imx708)", (320, 240), 50.0)
+    assert device(machine).configuration["sensor"]["output_size"] == (1536, 864)
+    last = device(machine).sent[-1]
+    assert (last["AnalogueGain"], last["ExposureTime"]) == (2.0, 6000)  # 12 ms at gain 1, as the scene needs
 
 
 def test_a_global_shutter_camera_is_cropped_before_its_modes_are_asked_for(

@@ -22,7 +22,7 @@ import cv2
 from edge import __version__, clock
 from edge.config import Config, History
 from edge.config import Switches as SwitchesConfig
-from edge.control import IDENTIFY_S, Control, was_paused
+from edge.control import CLOSE_S, IDENTIFY_S, Control, was_paused
 from edge.dispatch import Dispatcher
 from edge.errors import ConfigError, EdgeError, ModelError, PinError, PublishError, SourceError, StuckError
 from edge.feed import FrameQueue, PausedBy, Reader
@@ -114,6 +114,8 @@ class App:
         self._reconfigured: Config | None = None
         """What the worker is to go on with."""
         self._configuration_problem = ""
+        self._obeyed_s = time.monotonic()
+        """When the camera was last not open against a pause."""
         self._done = threading.Event()
         self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
         # Crops are too small to be shared out: on two cores the second thread burnt 0.5 ms a frame and saved nothing.
@@ -429,6 +431,15 @@ class App:
                 self.leds.show(event)
             self._dispatcher.hand(event, self._reader.start_time_ns)
 
+    def _camera_problem(self) -> str:
+        """Give why no frames come, or why the camera is open although it should not be; empty if neither is so."""
+        now_s = time.monotonic()
+        if not (self._reader.is_paused and self._reader.holds_source):
+            self._obeyed_s = now_s
+        elif now_s - self._obeyed_s > CLOSE_S:
+            return "the camera is still open although it is paused: its driver does not give it back"
+        return self._switches.problem or self._reader.problem
+
     def _report(self) -> Report:
         return Report(
             statistics=self.statistics,
@@ -440,7 +451,7 @@ class App:
             queue_dropped=self._queue.dropped,
             frames_skipped=self._reader.frames_skipped,
             is_private=self._switches.is_private,
-            camera_problem=self._switches.problem or self._reader.problem,
+            camera_problem=self._camera_problem(),
             sink_problem=self._dispatcher.problem,
             unwritten=self._dispatcher.unwritten,
             failure=self.failure,

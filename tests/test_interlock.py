@@ -1,5 +1,6 @@
 """Nobody is watched in the dark: the capture LED is lit whenever the camera may be open."""
 
+import itertools
 import logging
 import os
 import signal
@@ -182,6 +183,30 @@ def test_a_device_that_starts_with_its_privacy_switch_on_is_well_and_has_not_ope
         assert healths[-1] == ("paused", ["privacy switch"])
         assert app.leds is not None
         assert (app.leds.faults, app.leds.state.capture) == (frozenset(), False)
+
+
+def test_a_camera_that_is_not_given_back_when_the_switch_is_turned_on_is_a_fault_and_not_a_pause(
+    config: Config, pins: MockFactory, until: Until, healths: list[tuple[str, list[str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("edge.app.CLOSE_S", 0.05)
+    answers = threading.Event()
+
+    class Hanging(Camera):
+        def frames(self) -> Iterator[Frame]:
+            yield from itertools.islice(super().frames(), 5)
+            answers.wait(20.0)
+            yield from super().frames()
+
+    with App(config, Hanging, is_live=True, pin_factory=pins) as app:
+        until(lambda: app.media_s >= 0.02, "frames")
+        pins.pin(5).drive_low()
+        until(lambda: (app.attend(), healths[-1][0] == "fault")[1], "the fault")
+        assert healths[-1][1][0].startswith("the camera is still open although it is paused")
+        assert app.leds is not None
+        assert app.leds.state.capture
+        answers.set()
+        until(lambda: (app.attend(), healths[-1] == ("paused", ["privacy switch"]))[1], "the pause")
 
 
 def test_a_switch_that_fails_while_the_device_runs_closes_the_camera_and_shows_the_fault(

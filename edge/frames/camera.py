@@ -117,11 +117,10 @@ class CameraSource:
             self._device.pre_callback = self._take
             self._device.start()
             self.start_time_ns = utc_of(self._settle())
-        except SourceError:
+        except BaseException as error:
             self.close()
-            raise
-        except picamera.FAILURES as error:
-            self.close()
+            if isinstance(error, SourceError) or not isinstance(error, picamera.FAILURES):
+                raise
             raise SourceError(f"{self.name}: cannot be started ({picamera.cause(error)})") from error
         log.info("camera: %s, %s", self.name, mode or "without sensor modes")
 

@@ -47,6 +47,9 @@ id = "trial"
 
 [camera]
 source = "synthetic"
+width = 320
+height = 240
+rate_hz = 100.0
 
 [leds]
 enabled = false

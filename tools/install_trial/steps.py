@@ -62,9 +62,9 @@ def collect_events(machine: Machine, report: Report) -> None:
     """Bring events into the history, by a broker on the machine, and others into the outbox, without one."""
     found = machine.run(f"""
 try broker /trial/{OLD}/tools/install --with-broker
-until_true 60 has_events 0 3; note delivered $?
+until_true 240 has_events 0 3; note delivered $?
 systemctl stop mosquitto
-until_true 60 has_events 1 3; note waiting $?
+until_true 240 has_events 1 3; note waiting $?
 systemctl disable --quiet mosquitto
 """)
     report.check(

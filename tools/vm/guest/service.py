@@ -180,15 +180,20 @@ def limits() -> dict[str, Any]:
         f"{PYTHON} /payload/guest/hog.py memory {memory_mib + 100}", "MemoryHigh=infinity\nMemorySwapMax=0"
     )
     reached = [int(word) for word in re.findall(r"^(\d+)$", text, re.MULTILINE)]
-    memory = {
-        "limit_mib": memory_mib, "reached_mib": reached[-1] if reached else 0, "result": show("Result")["Result"],
-    }  # fmt: skip
-    memory["enforced"] = memory["result"] == "oom-kill" and 0 < memory["reached_mib"] <= memory_mib
+    ended = show("Result", "ExecMainStatus")
+    # systemd calls it a signal where the process is gone before it hears from the kernel why.
+    killed = ended["Result"] in ("oom-kill", "signal") and ended["ExecMainStatus"] == "9"
+    memory: dict[str, Any] = {
+        "limit_mib": memory_mib,
+        "reached_mib": reached[-1] if reached else 0,
+        "killed": killed,
+    }
+    memory["enforced"] = killed and 0 < memory["reached_mib"] <= memory_mib
     text = in_unit(f"{PYTHON} /payload/guest/hog.py tasks {int(asked['TasksMax']) + 50}", "")
-    tasks = {"limit": int(asked["TasksMax"]), "reached": int(text or 0)}
+    tasks: dict[str, Any] = {"limit": int(asked["TasksMax"]), "reached": int(text or 0)}
     tasks["enforced"] = 0 < tasks["reached"] <= tasks["limit"]
     text = in_unit(f"{PYTHON} /payload/guest/hog.py processor 10", "CPUQuota=30%")
-    quota = {"limit": 0.3, "reached": float(text or 0)}
+    quota: dict[str, Any] = {"limit": 0.3, "reached": float(text or 0)}
     quota["enforced"] = 0.0 < quota["reached"] < 0.36
     return {"MemoryMax": memory, "TasksMax": tasks, "CPUQuota (drop-in)": quota}
 

@@ -87,7 +87,7 @@ def test_a_steady_exposure_is_locked_soon_whatever_words_the_library_has_for_it(
 
 
 def test_an_exposure_that_never_settles_is_locked_where_it_is() -> None:
-    assert settled(lock(Wish(100)), {"ExposureTime": 8_000, "AnalogueGain": 2.0, "AeState": 1}) < 80
+    assert settled(lock(Wish(100)), {"ExposureTime": 8_000, "AnalogueGain": 2.0, "AeState": 1}) < 125
 
 
 def test_a_camera_that_does_not_tell_how_it_exposes_is_used_and_says_so() -> None:

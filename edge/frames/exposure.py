@@ -36,8 +36,8 @@ SETTLING_HZ = 30.0
 """Highest frame rate while the algorithms look; it is what they are tuned at."""
 SETTLED_FRAMES = 8
 """So many frames in a row must be said, or seen, to be steady."""
-SETTLING_FRAMES = 75
-"""Most frames that settling takes, 2.5 s; then what there is is locked."""
+SETTLING_FRAMES = 120
+"""Most frames that settling takes, 4 s, for a lens may travel for two; then what there is is locked."""
 LOCKING_FRAMES = 60
 """Most frames from setting the controls until the metadata shows them: they pass through every buffer first."""
 ATTEMPTS = 3

@@ -11,6 +11,7 @@ Ends with one JSON object; exit code 1 if something is not as it must be.
 """
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,8 @@ from tools.vm.pictures import load_photos, write_pictures
 PYTHON = "/opt/microedge/bin/python"
 WATCHDOG = ("i6300esb",)
 TIMEOUT_S = 1500
+FROZEN_S = (4, 60)
+"""When the watchdog may reset the machine: its time is 14 s, of which up to half had gone by."""
 ALLOWED = ("/dev/null", "/dev/gpiochip0", "/dev/dma_heap/system")
 REFUSED = ("/dev/vda", "/dev/kmsg", "/dev/rtc0", "/dev/ttyS0", "/dev/udmabuf", "/dev/watchdog0")
 """Root may open all of them; in the service's cgroup not even root may."""
@@ -46,7 +49,13 @@ def main() -> int:
             failures += _judged(outcome.results)
             script = f"{PYTHON} /payload/guest/service_reset.py"
             reset = run(script, timeout_s=TIMEOUT_S, systemd=True, devices=WATCHDOG, resets=True)
-            report["reset"] = {**reset.results.get("reset", {}), "wall_s": reset.wall_s}
+            waited_s = [int(word) for word in re.findall(r"frozen for (\d+) s", reset.text)]
+            report["reset"] = reset.results["reset"] | {
+                "after_s": max(waited_s, default=0),
+                "wall_s": reset.wall_s,
+            }
+            if not FROZEN_S[0] <= report["reset"]["after_s"] <= FROZEN_S[1]:
+                failures.append(f"a machine whose first process has died: {report['reset']}")
         except VmError as error:
             failures.append(str(error))
     for failure in failures:

@@ -376,18 +376,30 @@ def test_edgetpu_demanded_without_any_of_it_names_everything_that_is_missing() -
     assert "edgetpu_compiler -o" in text
 
 
-def test_edgetpu_demanded_without_the_device_alone_is_worth_another_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def unplugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A machine with all that a Coral takes but the device itself; gives the setting that names its models."""
     folder = tmp_path / "models"
     shutil.copytree(models_folder(), folder)
     for name in NAMES:
         (folder / edgetpu.COMPILED.format(name=name)).touch()
     monkeypatch.setattr(edgetpu, "find_library", lambda: tmp_path / edgetpu.LIBRARY)
     monkeypatch.setattr(edgetpu, "find_devices", list)
+    return f"inference.models={folder}"
+
+
+def test_edgetpu_demanded_without_the_device_alone_is_worth_another_start(unplugged: str) -> None:
     with pytest.raises(ModelError, match="edgetpu: no device") as caught:
-        load_models(load(None, ["inference.accelerator=edgetpu", f"inference.models={folder}"]))
+        load_models(load(None, ["inference.accelerator=edgetpu", unplugged]))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_auto_goes_on_looking_for_a_device_that_is_not_plugged_in_yet(unplugged: str, until: Until) -> None:
+    models = load_models(load(None, [unplugged]))
+    until(lambda: models.status.state == "lost", "an attempt")
+    values = some_input(load_model("spotter"), 0)
+    assert all(map(np.array_equal, models.spotter.run(values), load_model("spotter").run(values)))
+    models.close()
 
 
 def test_without_a_coral_auto_runs_on_the_cpu_and_says_why() -> None:

@@ -44,7 +44,8 @@ class Models:
 def load_models(config: Config, *, isolation: Isolation | None = None) -> Models:
     """Load and check the three models that the configuration names.
 
-    Where a Coral is used, this does not wait for it: the CPU answers until it is ready.
+    Where a Coral is used, this does not wait for it: the CPU answers until it is ready. That goes for one that is not
+    plugged in yet, if all else that it takes is installed.
 
     Args:
         config: its section `inference` decides.
@@ -79,7 +80,7 @@ def load_models(config: Config, *, isolation: Isolation | None = None) -> Models
                 # A device that is merely absent may be there at the next start; what is not installed will not.
                 kind = ModelError if is_away else ConfigError
                 raise kind("\n".join(f"inference.accelerator = edgetpu: {each}" for each in lacks))
-            if lacks:
+            if lacks and not is_away:
                 status = AcceleratorStatus("auto", engine, "absent", reason="; ".join(lacks))
                 return Models(detector, landmark, spotter, without=status)
         accelerator = Accelerator(

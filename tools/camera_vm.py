@@ -36,6 +36,7 @@ PACES_HZ, COUNT = (0, 60, 120), 600
 """0 is the camera's own pace."""
 RATES_HZ, SECONDS = (30, 20, 10), 20
 """Of `microedge run`, tried from the top."""
+IN_FLIGHT = 60
 PICTURES = 64
 CLIP_HZ, CLIP_S = 120.0, 4.0
 ONSET_TOLERANCE_S = 0.02

@@ -19,19 +19,20 @@ from typing import Any, TypeVar
 
 import cv2
 
-from edge import __version__, clock
+from edge import __version__, clock, start_failure
 from edge.config import Config, History
 from edge.config import Switches as SwitchesConfig
 from edge.control import CLOSE_S, IDENTIFY_S, Control, was_paused
 from edge.dispatch import Dispatcher
-from edge.errors import ConfigError, EdgeError, ModelError, PinError, PublishError, SourceError, StuckError
-from edge.feed import FrameQueue, PausedBy, Reader
+from edge.errors import EdgeError, SourceError
+from edge.feed import PausedBy, Reader
+from edge.frame_queue import FrameQueue
 from edge.frames import FrameSource
 from edge.health import Health, Report
 from edge.inference.models import Models, load_models
 from edge.out import EventSink
 from edge.out.journal import Journal
-from edge.out.leds import Fault, Leds
+from edge.out.leds import Leds
 from edge.out.mqtt.commands import CommandDesk, command_topics
 from edge.out.mqtt.discovery import discovery_payload
 from edge.out.mqtt.sink import MqttSink, device_topic
@@ -53,13 +54,6 @@ FILE_QUEUE_FRAMES = 4
 JOIN_S = 1.0
 """Time that a thread gets to finish what it is at when the device stops."""
 SNAPSHOT_S = 0.1
-START_FAILURE_S = 6.0
-"""How long the fault LED says why a service does not start, before it ends; long enough for two rounds of any code."""
-_FAULTS = {
-    ConfigError: Fault.CONFIGURATION, SourceError: Fault.CAMERA, PinError: Fault.CAMERA, ModelError: Fault.MODELS,
-    StuckError: Fault.CAMERA, PublishError: Fault.DISK,
-}  # fmt: skip
-"""What the fault LED shows for what keeps the device from starting."""
 
 
 class App:
@@ -184,12 +178,24 @@ class App:
         else:
             attempt(find_source, lambda _: None)
         if models is None or reader is None or outbox is None or switches is None or problems:
-            stuck = [problem for problem in problems if isinstance(problem, StuckError)]
-            raise self._start_error(problems, leds, reader, outbox) from [*stuck, *problems][0]
+            if reader is not None and reader.problem:
+                problems.append(SourceError(reader.problem))
+            if leds is not None and self._notifier.is_supervised:
+                if reader is not None:
+                    reader.close(JOIN_S)
+                start_failure.blink(leds, problems)
+            # The device could live with these, but whoever mends the others wants to know.
+            also = (clock.problem(), outbox.problem or outbox.warning if outbox is not None else "")
+            raise start_failure.report(problems, also)
         if self._is_live:
             switches.watch(reader)
         self._reader, self._switches, self.leds, self.mqtt, self.outbox = reader, switches, leds, mqtt, outbox
         self._models = models
+        self._join(desk, sinks)
+
+    def _join(self, desk: CommandDesk, sinks: Sequence[EventSink]) -> None:
+        """Put what stands between the parts between them."""
+        config, models, outbox, mqtt, leds = self._config, self._models, self.outbox, self.mqtt, self.leds
         self._hashes = {
             "detector": models.detector.sha256,
             "landmark": models.landmark.sha256,
@@ -202,7 +208,7 @@ class App:
             report=config.device.report, clock_synchronised=clock.is_synchronised,
         )  # fmt: skip
         self._control = Control(
-            desk, reader, outbox, answer=mqtt.answer if mqtt is not None else lambda _: None,
+            desk, self._reader, outbox, answer=mqtt.answer if mqtt is not None else lambda _: None,
             tell=lambda context: setattr(writer, "context", context), leds=leds,
         )  # fmt: skip
         later = [*sinks, *(sink for sink in (mqtt, self._journal) if sink is not None)]
@@ -241,21 +247,6 @@ class App:
             # No one at a screen reads an error; a device that stays shows it, and goes on once the camera is back.
             stays=self._notifier.is_supervised,
         )  # fmt: skip
-
-    def _start_error(
-        self, problems: list[EdgeError], leds: Leds | None, reader: Reader | None, outbox: Outbox | None
-    ) -> EdgeError:
-        """Show and give everything that keeps the device from starting."""
-        if reader is not None and reader.problem:
-            problems.append(SourceError(reader.problem))
-        if leds is not None and self._notifier.is_supervised:
-            if reader is not None:
-                reader.close(JOIN_S)
-            _show_start_failure(leds, problems)
-        kind = ConfigError if any(isinstance(each, ConfigError) for each in problems) else EdgeError
-        # The device could live with these, but whoever mends the others wants to know.
-        others = (clock.problem(), outbox.problem or outbox.warning if outbox is not None else "")
-        return kind("\n".join([*map(str, problems), *filter(None, others)]))
 
     def _introduce(self) -> None:
         """Publish what this device is."""
@@ -458,10 +449,3 @@ class App:
             warnings=self._reader.warnings,
             configuration_problem=self._configuration_problem,
         )
-
-
-def _show_start_failure(leds: Leds, problems: Sequence[EdgeError]) -> None:
-    """Blink what is wrong for a person who stands before the device, and has no other way to learn it."""
-    for problem in problems:
-        leds.fault(_FAULTS.get(type(problem), Fault.OTHER), True)
-    time.sleep(START_FAILURE_S)

@@ -21,7 +21,8 @@ from edge.config import Leds as LedsConfig
 from edge.config import Switches as SwitchesConfig
 from edge.control import Control, was_paused
 from edge.errors import PinError, SourceError, StuckError
-from edge.feed import FrameQueue, PausedBy, Reader
+from edge.feed import PausedBy, Reader
+from edge.frame_queue import FrameQueue
 from edge.out.leds import Leds
 from edge.out.mqtt.commands import CommandDesk, Received
 from edge.records import Frame

@@ -18,7 +18,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge.app import App
 from edge.config import Config, load
 from edge.errors import ConfigError, EdgeError, PublishError, SourceError
-from edge.feed import FrameQueue, Reader
+from edge.feed import Reader
+from edge.frame_queue import FrameQueue
 from edge.frames.paced import PacedSource
 from edge.out import Payload
 from edge.out.leds import Fault
@@ -245,7 +246,7 @@ def test_start_up_reports_everything_that_is_missing_at_once(config: Config, tmp
 def test_a_service_that_cannot_start_blinks_why_before_it_ends(
     config: Config, pins: MockFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.app.START_FAILURE_S", 0.01)
+    monkeypatch.setattr("edge.start_failure.BLINK_S", 0.01)
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     shown: list[Fault] = []
     monkeypatch.setattr("edge.app.Leds.fault", lambda _, fault, present: shown.append(fault))

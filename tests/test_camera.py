@@ -15,7 +15,8 @@ from camera_stand_in import Device, Machine, number_in
 from edge.commands.run import open_camera
 from edge.config import load
 from edge.errors import SourceError, StuckError
-from edge.feed import FrameQueue, Reader
+from edge.feed import Reader
+from edge.frame_queue import FrameQueue
 from edge.frames.camera import CameraSource
 
 SECOND_NS = 1_000_000_000

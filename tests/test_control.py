@@ -21,7 +21,8 @@ from edge.config import Leds as LedsConfig
 from edge.config import Outbox as OutboxConfig
 from edge.control import Control, was_paused
 from edge.errors import SourceError
-from edge.feed import FrameQueue, PausedBy, Reader
+from edge.feed import PausedBy, Reader
+from edge.frame_queue import FrameQueue
 from edge.out import Payload
 from edge.out.leds import WHITE, Leds
 from edge.out.mqtt.commands import CAPACITY, Answer, CommandDesk, Received

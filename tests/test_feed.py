@@ -12,7 +12,8 @@ import pytest
 
 from edge.continuity import Continuity
 from edge.errors import SourceError
-from edge.feed import FrameQueue, PausedBy, Reader
+from edge.feed import PausedBy, Reader
+from edge.frame_queue import FrameQueue
 from edge.records import Frame
 
 

@@ -13,7 +13,8 @@ from gpiozero.pins.mock import MockFactory, MockPin
 
 from edge.config import Switches as SwitchesConfig
 from edge.errors import ConfigError
-from edge.feed import FrameQueue, PausedBy, Reader
+from edge.feed import PausedBy, Reader
+from edge.frame_queue import FrameQueue
 from edge.records import Frame
 from edge.switches import PRESS_S, STEADY_S, Switches
 

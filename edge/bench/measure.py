@@ -20,7 +20,7 @@ from edge.bench.yardstick import load_yardstick
 from edge.commands import ATTEND_S
 from edge.config import Config
 from edge.errors import EdgeError
-from edge.feed import FrameQueue
+from edge.frame_queue import FrameQueue
 from edge.frames import FrameSource
 from edge.frames.paced import PacedSource
 from edge.inference.models import load_models

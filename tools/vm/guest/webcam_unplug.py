@@ -7,7 +7,8 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-from edge.feed import FrameQueue, Reader
+from edge.feed import Reader
+from edge.frame_queue import FrameQueue
 from edge.frames.webcam import WebcamSource
 
 DRIVER, DEVICE = Path("/sys/bus/platform/drivers/vivid"), "vivid.0"

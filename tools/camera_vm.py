@@ -34,7 +34,7 @@ from tools.vm.pictures import load_photos, write_pictures
 PYTHON = "/opt/microedge/bin/python"
 PACES_HZ, COUNT = (0, 60, 120), 600
 """0 is the camera's own pace."""
-RATES_HZ, SECONDS = (30, 20, 10), 20
+RATES_HZ, SECONDS = (20, 10, 5), 20
 """Of `microedge run`, tried from the top."""
 IN_FLIGHT = 60
 PICTURES = 64

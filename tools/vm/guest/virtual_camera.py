@@ -6,7 +6,8 @@ Three adaptations, all on the camera's side of picamera2, none of which a Raspbe
 - its frames are one memory area with two planes, which picamera2's own allocator does not make, so libcamera makes
   them; mapping, synchronising and releasing them stays picamera2's own code;
 - it gives a frame whenever it gets a buffer, with no regard to `FrameDurationLimits`. `PacedCamera` hands a buffer on
-  only at each tick of a clock, as a sensor would, and counts the ticks that found none.
+  only at each tick of a clock, as a sensor would, and counts the ticks that found none; and the frame period is in
+  each frame's metadata, as a sensor's is.
 """
 
 import mmap
@@ -115,6 +116,11 @@ class VirtualPicamera2(REAL):
         super().__init__(*arguments, **keywords)
         VirtualPicamera2.newest = self
 
+    @property
+    def period_us(self) -> int:
+        """What a sensor states as FrameDuration, microseconds; 0 if it keeps no pace."""
+        return round(1e6 / self.pace_hz) if self.pace_hz else 0
+
     def counts(self) -> dict[str, int]:
         """Give how many frames libcamera completed, and how many more its clock had time for.
 
@@ -177,3 +183,13 @@ def install(pictures: Path, pace_hz: float = 0.0) -> None:
     write_pipeline(pictures)
     VirtualPicamera2.pace_hz = pace_hz
     picamera2.Picamera2 = VirtualPicamera2
+    picamera2.request.CompletedRequest.get_metadata = _metadata
+
+
+_GIVEN = picamera2.request.CompletedRequest.get_metadata
+
+
+def _metadata(request: Any) -> dict[str, Any]:
+    """Give a request's metadata with the frame period, if the camera keeps one."""
+    given: dict[str, Any] = _GIVEN(request)
+    return given | ({"FrameDuration": request.picam2.period_us} if request.picam2.period_us else {})

@@ -42,6 +42,11 @@ def test_the_reference_explains_every_key_and_names_no_host() -> None:
     assert "from the host name" in table
 
 
+def test_the_page_beside_the_units_is_the_reference_of_this_version() -> None:
+    page = Path(__file__).parents[1] / "systemd" / "configuration.md"
+    assert page.read_text() == reference(), "microedge config reference > systemd/configuration.md"
+
+
 def test_a_file_and_overrides_set_values_of_every_type(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text('[camera]\nrate_hz = 100\n[mqtt]\nhost = "broker"\ntls = true\n')

@@ -18,7 +18,7 @@ from tools.wheels import TARGETS, Target, WheelError, declared, fill, resolve
 
 ROOT = Path(__file__).parents[1]
 INSTALL, UNINSTALL = ROOT / "tools/install", ROOT / "tools/uninstall"
-READING_MATTER = ("README.md", "broker/")
+READING_MATTER = ("README.md", "configuration.md", "checklist.md", "broker/")
 """Of systemd/, what is not laid down on a device."""
 PLACES = {
     "60-microedge-coral.rules": "/usr/lib/udev/rules.d/60-microedge-coral.rules",

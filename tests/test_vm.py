@@ -17,8 +17,10 @@ REPOSITORY = HERE.parents[1]
 
 
 def test_what_is_missing_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image.shutil, "which", lambda command: None if command == "mmdebstrap" else command)
-    monkeypatch.setattr(image.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(
+        "tools.builds.shutil.which", lambda command: None if command == "mmdebstrap" else command
+    )
+    monkeypatch.setattr("tools.builds.os.geteuid", lambda: 1000)
     assert image.missing() == [
         "building the disk needs root",
         "mmdebstrap is not installed (apt install mmdebstrap)",

@@ -30,8 +30,9 @@ import numpy as np
 from edge.frames.portrait import load_portrait, portrait_landmarks
 from edge.frames.script import DEMO
 from edge.frames.synthetic import SyntheticSource
-from tools.container import ContainerError, layer
-from tools.container.root import MIRROR, cache_folder, missing
+from tools.builds import cache_folder
+from tools.container import ContainerError, layer, missing
+from tools.container.root import MIRROR
 from tools.wheels import TARGETS, WheelError, fill
 
 PROBE = Path(__file__).with_name("arm64_probe.py")
@@ -51,8 +52,7 @@ def root_folder(release: str) -> Path:
         ContainerError: this machine cannot emulate or build it.
     """
     _prepare_emulation()
-    folder = cache_folder().parent / "arm64"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = cache_folder("arm64")
     root = folder / release
     with (folder / f"{release}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
 import tempfile
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from inspect import getsource
 from pathlib import Path
 
+from tools.builds import cache_folder, lacking
 from tools.container.machine import ContainerError
 
 RELEASES = ("bookworm", "trixie")
@@ -44,17 +44,7 @@ class Layer:
 
 def missing() -> list[str]:
     """Say what keeps this machine from booting a container; empty if nothing does."""
-    lacks = [] if os.geteuid() == 0 else ["it needs root"]
-    for command, package in _NEEDED.items():
-        if shutil.which(command) is None:
-            lacks.append(f"{command} is not installed (apt install {package})")
-    return lacks
-
-
-def cache_folder() -> Path:
-    """Give where built roots are kept: `${XDG_CACHE_HOME:-~/.cache}/microedge/container`."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(home) if home else Path.home() / ".cache") / "microedge" / "container"
+    return lacking(_NEEDED, "it needs root")
 
 
 def rootfs(release: str = "bookworm") -> Path:
@@ -73,8 +63,7 @@ def rootfs(release: str = "bookworm") -> Path:
     recipe = hashlib.sha256(" ".join((MIRROR, *PACKAGES, *_QUIET, getsource(_build))).encode()).hexdigest()[
         :12
     ]
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = cache_folder("container")
     root = folder / f"{release}-{recipe}"
     with (folder / f"{release}.lock").open("w") as lock:
         # Several trials may want it at once; one of them builds.

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools.container import ContainerError
-from tools.container.root import MIRROR, RELEASES, cache_folder, missing
+from tools.builds import cache_folder
+from tools.container import ContainerError, missing
+from tools.container.root import MIRROR, RELEASES
 
 ROOT = Path(__file__).parents[2]
 _PACKAGES = ("ca-certificates", "dbus", "systemd-sysv", "udev")
@@ -28,8 +29,7 @@ def bare_root(release: str) -> Path:
         raise ContainerError(f"release {release!r}: not one of {', '.join(RELEASES)}")
     if lacks := missing():
         raise ContainerError("; ".join(lacks))
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = cache_folder("container")
     root = folder / f"bare-{release}"
     with (folder / f"bare-{release}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -6,7 +6,6 @@ what Raspberry Pi OS Trixie has. gpio-sim is not in Debian's kernels and is buil
 
 import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
 import time
@@ -14,6 +13,8 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tools.builds import cache_folder, lacking
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
@@ -58,17 +59,7 @@ class Image:
 
 def missing() -> list[str]:
     """Say what keeps this computer from building and running the machine; empty if nothing does."""
-    lacks = [] if os.geteuid() == 0 else ["building the disk needs root"]
-    for command, package in _NEEDED.items():
-        if shutil.which(command) is None:
-            lacks.append(f"{command} is not installed (apt install {package})")
-    return lacks
-
-
-def cache_folder() -> Path:
-    """Give where built disks are kept: `${XDG_CACHE_HOME:-~/.cache}/microedge/vm`."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(home) if home else Path.home() / ".cache") / "microedge" / "vm"
+    return lacking(_NEEDED, "building the disk needs root")
 
 
 def requirements() -> list[str]:
@@ -92,8 +83,7 @@ def image() -> Image:
     """
     if lacks := missing():
         raise VmError("; ".join(lacks))
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = cache_folder("vm")
     built = folder / f"disk-{recipe_id()}"
     with (folder / "lock").open("w") as lock:
         # Several runs may want it at once; one of them builds.

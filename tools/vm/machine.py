@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.vm.image import HERE, REPOSITORY, VmError, cache_folder, image, make_disk
+from tools.builds import cache_folder
+from tools.vm.image import HERE, REPOSITORY, VmError, image, make_disk
 
 SOURCES = ("edge", "models", "systemd", "tests", "tools", "pyproject.toml")
 """What of this repository the machine gets to see, below /payload/source."""
@@ -65,7 +66,7 @@ def run(
     """
     disk = image()
     with contextlib.ExitStack() as stack:
-        lock = stack.enter_context((cache_folder() / "machine.lock").open("w"))
+        lock = stack.enter_context((cache_folder("vm") / "machine.lock").open("w"))
         fcntl.flock(lock, fcntl.LOCK_EX)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="microedge-vm-")))
         _payload(folder / "payload", folder / "payload.img", script, files or {})

@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
@@ -18,6 +19,7 @@ from edge.frames.portrait import load_portrait, portrait_landmarks
 from edge.frames.script import Script
 from edge.frames.synthetic import SyntheticSource
 from edge.records import ActionUnit, Event, Quality, Spot
+from tools.container import ContainerError, boot, layer, missing, rootfs
 from tools.delivery.broker import free_port
 
 SYSTEM_PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/sbin:/opt/homebrew/bin"
@@ -34,6 +36,27 @@ def wait_until(condition: Callable[[], Any], what: str, limit_s: float = 20.0) -
         if time.monotonic() > deadline_s:
             pytest.fail(f"waited {limit_s:g} s in vain for: {what}")
         time.sleep(0.005)
+
+
+DEBIANS = {(3, 11): "bookworm", (3, 13): "trixie"}
+"""The release with which Python."""
+
+
+@pytest.fixture(scope="session")
+def debian() -> tuple[str, Path]:
+    """The Debian release with this Python, and a root folder of it that can be booted; never to be written to."""
+    if lacks := missing():
+        pytest.skip(f"no container: {'; '.join(lacks)}")
+    if (release := DEBIANS.get(sys.version_info[:2])) is None:
+        pytest.skip(f"no container: no Debian has Python {sys.version_info.major}.{sys.version_info.minor}")
+    try:
+        root = rootfs(release)
+        with layer(root) as over:
+            # Inside of most containers no other can be booted.
+            boot(over.root, script="true", timeout_s=60)
+    except ContainerError as error:
+        pytest.skip(f"no container: {error}")
+    return release, root
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 """The shipped units under real systemd, in a container: nothing here is a stand-in but the camera and the pins."""
 
 import json
-import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tools.container import ContainerError, boot, layer, missing, rootfs
+from tools.container import boot, layer
 from tools.container.device import PYTHON, SOURCE, USER, equip
 
 CONFIGURATION = f"""\
@@ -21,26 +21,12 @@ rate_hz = 100.0
 username = "{USER}"
 password_file = "microedge_password"
 """
-RELEASES = {(3, 11): "bookworm", (3, 13): "trixie"}
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, Any]:
+def found(debian: tuple[str, Path]) -> dict[str, Any]:
     """What was found by taking the steps of tests/container_steps.py."""
-    if lacks := missing():
-        pytest.skip(f"no container: {'; '.join(lacks)}")
-    if (release := RELEASES.get(sys.version_info[:2])) is None:
-        pytest.skip(f"no container: no Debian has Python {sys.version_info.major}.{sys.version_info.minor}")
-    try:
-        root = rootfs(release)
-    except ContainerError as error:
-        pytest.skip(f"no container: {error}")
-    with layer(root) as over:
-        try:
-            boot(over.root, script="true", timeout_s=60)
-        except ContainerError as error:
-            # Inside of most containers no other can be booted.
-            pytest.skip(f"no container: {error}")
+    with layer(debian[1]) as over:
         binds = equip(over.root, CONFIGURATION)
         printed = boot(
             over.root, script=f"exec {PYTHON} {SOURCE}/tests/container_steps.py", timeout_s=240, binds=binds

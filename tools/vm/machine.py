@@ -25,6 +25,9 @@ RESULT = "RESULT "
 """Begins a line of the guest that holds a JSON object for the report."""
 _STATUS = "vm: exit status "
 _POLL_S = 0.5
+BOOT_AGAIN = 2
+"""How often a machine is switched on again whose kernel died before anything of ours began: now and then one does, while
+it patches its own code on two emulated processors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,11 @@ def run(
         ]  # fmt: skip
         begun_s = time.monotonic()
         problem = _boot(command, folder, timeout_s)
+        for _ in range(BOOT_AGAIN):
+            if "Kernel panic" not in _read(folder / "console") or _read(folder / "output"):
+                break
+            print("  | (the emulated kernel stumbled over its own boot; once more)", flush=True)
+            problem = _boot(command, folder, timeout_s)
         wall_s = time.monotonic() - begun_s
         text = _read(folder / "output")
         lines = text.replace("\r\n", "\n").splitlines()

@@ -26,8 +26,8 @@ RESULT = "RESULT "
 _STATUS = "vm: exit status "
 _POLL_S = 0.5
 BOOT_AGAIN = 2
-"""How often a machine is switched on again whose kernel died before anything of ours began: now and then one does, while
-it patches its own code on two emulated processors."""
+"""How often a machine is switched on again whose kernel died before anything of ours began: now and then one does,
+while it patches its own code on two emulated processors."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,7 +70,9 @@ class Output:
             raise PinError(f"{self.setting}: cannot be read: {_words(error)}") from error
 
     def close(self) -> None:
-        """Let the pin go: it becomes an input, and what hangs on it goes out. May be called again."""
+        """Switch it off and let the pin go, which becomes an input. May be called again."""
+        with suppress(PinError):
+            self.set(False)
         self._device.close()
 
 

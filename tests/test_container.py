@@ -50,7 +50,8 @@ def test_without_a_frame_the_service_is_not_ready_and_says_why(found: dict[str, 
     step = found["absent_camera"]
     assert step["state"] == "activating"
     assert step["status"].startswith("fault: ")
-    assert step["fault"] == "inactive"
+    # Without GPIO it may have ended by itself before, as failed.
+    assert step["fault"] in ("inactive", "failed")
 
 
 def test_once_it_is_ready_frames_flow_and_events_reach_a_broker_that_asks_for_a_password(

@@ -62,6 +62,7 @@ class PayloadWriter:
         self.start_time_ns = start_time_ns
         """Likewise, when the wall clock has been set."""
         self.report = report
+        """Likewise."""
         self._device_id, self._boot_id = device_id, boot_id
         self._clock_synchronised = clock_synchronised
         self._model = {part: _tagged(digest) for part, digest in model_hashes.items()}

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from gpiozero.pins.mock import MockFactory
 
 from edge.frames.portrait import load_portrait, portrait_landmarks
 from edge.frames.script import Script
 from edge.frames.synthetic import SyntheticSource
 from edge.records import ActionUnit, Event, Quality, Spot
 from tools.container import ContainerError, boot, layer, missing, rootfs
+from tools.container.root import WITH_PYTHON
 from tools.delivery.broker import free_port
 
 SYSTEM_PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/sbin:/opt/homebrew/bin"
@@ -38,16 +40,12 @@ def wait_until(condition: Callable[[], Any], what: str, limit_s: float = 20.0) -
         time.sleep(0.005)
 
 
-DEBIANS = {(3, 11): "bookworm", (3, 13): "trixie"}
-"""The release with which Python."""
-
-
 @pytest.fixture(scope="session")
 def debian() -> tuple[str, Path]:
     """The Debian release with this Python, and a root folder of it that can be booted; never to be written to."""
     if lacks := missing():
         pytest.skip(f"no container: {'; '.join(lacks)}")
-    if (release := DEBIANS.get(sys.version_info[:2])) is None:
+    if (release := WITH_PYTHON.get(sys.version_info[:2])) is None:
         pytest.skip(f"no container: no Debian has Python {sys.version_info.major}.{sys.version_info.minor}")
     try:
         root = rootfs(release)
@@ -57,6 +55,14 @@ def debian() -> tuple[str, Path]:
     except ContainerError as error:
         pytest.skip(f"no container: {error}")
     return release, root
+
+
+@pytest.fixture
+def pins() -> Iterator[MockFactory]:
+    """Simulated pins of a Raspberry Pi."""
+    factory = MockFactory()
+    yield factory
+    factory.reset()
 
 
 @pytest.fixture

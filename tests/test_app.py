@@ -65,13 +65,6 @@ class Camera:
 
 
 @pytest.fixture
-def pins() -> Iterator[MockFactory]:
-    factory = MockFactory()
-    yield factory
-    factory.reset()
-
-
-@pytest.fixture
 def config() -> Config:
     """No broker and no LEDs unless the test asks for them."""
     return load(None, ["device.id=bench", "mqtt.enabled=false", "leds.enabled=false"])

@@ -53,11 +53,6 @@ def blink(pins: MockFactory, until: Until, pin: int, *arguments: str) -> int:
     return bursts(pins.pin(pin))[0]
 
 
-@pytest.fixture
-def pins() -> MockFactory:
-    return MockFactory()
-
-
 @pytest.mark.parametrize("code", [1, 2, 7])
 def test_it_blinks_its_code_on_the_configured_pin_and_ends_dark_on_sigterm(
     code: int, pins: MockFactory, until: Until

@@ -132,13 +132,6 @@ def config() -> Config:
 
 
 @pytest.fixture
-def pins() -> Iterator[MockFactory]:
-    factory = MockFactory()
-    yield factory
-    factory.reset()
-
-
-@pytest.fixture
 def healths(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     """What the device says of its health, at once: state and reasons."""
     said: list[tuple[str, list[str]]] = []

@@ -34,13 +34,6 @@ Until = Callable[..., None]
 
 
 @pytest.fixture
-def pins() -> Iterator[MockFactory]:
-    factory = MockFactory()
-    yield factory
-    factory.reset()
-
-
-@pytest.fixture
 def leds(pins: MockFactory) -> Iterator[Leds]:
     leds = Leds(CONFIG, pin_factory=pins)
     yield leds

@@ -16,6 +16,7 @@ from typing import Any
 
 from tools.container import ContainerError, boot, layer, missing, rootfs
 from tools.container.device import USER, equip
+from tools.container.root import WITH_PYTHON
 
 CONFIGURATION = f"""\
 [device]
@@ -31,7 +32,6 @@ enabled = false
 username = "{USER}"
 password_file = "microedge_password"
 """
-RELEASES = {(3, 11): "bookworm", (3, 13): "trixie"}
 TIMEOUT_S = 300
 FAILING = {
     "configuration/file", "camera/webcam", "coral/coral", "pins/gpio", "broker/credentials", "broker/reachable",
@@ -93,7 +93,7 @@ def examined() -> tuple[str, dict[str, Any]]:
     """
     if lacks := missing():
         raise ContainerError("; ".join(lacks))
-    release = RELEASES.get(sys.version_info[:2])
+    release = WITH_PYTHON.get(sys.version_info[:2])
     if release is None:
         raise ContainerError(f"no Debian has Python {sys.version_info.major}.{sys.version_info.minor}")
     with layer(rootfs(release)) as over:

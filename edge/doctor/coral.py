@@ -12,8 +12,8 @@ from edge.store.folder import may
 
 PCI_ID = ("0x1ac1", "0x089a")
 """Vendor and device of a Coral on PCIe or M.2."""
-FULL_SPEED, HIGH_SPEED, SUPER_SPEED = 12, 480, 5000
-"""Speeds of USB 1, 2 and 3 as the kernel tells them, Mbit/s."""
+HIGH_SPEED, SUPER_SPEED = 480, 5000
+"""Speeds of USB 2 and 3 as the kernel tells them, Mbit/s."""
 _DRIVER = (
     "add the packages of https://packages.cloud.google.com/apt coral-edgetpu-stable, or a newer build; then: "
     "sudo apt install libedgetpu1-std"

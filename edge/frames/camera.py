@@ -61,7 +61,7 @@ class CameraSource:
         number: of the camera, as `rpicam-hello --list-cameras` shows it.
         rate_hz: frames per second; both frame duration limits are set to it.
         size: (width, height) px; libcamera may round it, see the attribute.
-        field_of_view: one of `sensor_modes.FIELDS_OF_VIEW`.
+        field_of_view: "wide" or "narrow", see `sensor_modes.choose`.
         mains_hz, exposure_us, gain: see `exposure.Wish`.
         buffer_count: buffers that camera and queue share; None: as many as `BUFFERED_S` asks for.
         stall_s: without a frame for this long the camera counts as broken.

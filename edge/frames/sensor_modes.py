@@ -9,9 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-FIELDS_OF_VIEW = ("wide", "narrow")
-"""`wide`: as much of the scene as the rate allows. `narrow`: as many sensor pixels on a far face as it allows."""
-
 RATE_TOLERANCE = 0.99
 """A mode that gives this share of the rate has it: 200 Hz asked of 199.4 is what people mean."""
 
@@ -62,7 +59,8 @@ def choose(
         modes: what the sensor lists.
         rate_hz: frames per second that are wanted.
         size: (width, height) px of the frames that are wanted.
-        field_of_view: one of `FIELDS_OF_VIEW`.
+        field_of_view: "wide", as much of the scene as the rate allows, or "narrow", as many sensor pixels on a far face
+            as it allows.
 
     Returns:
         None if there is no mode to choose from.

@@ -14,7 +14,9 @@ from pathlib import Path
 from tools.builds import cache_folder, lacking
 from tools.container.machine import ContainerError
 
-RELEASES = ("bookworm", "trixie")
+WITH_PYTHON = {(3, 11): "bookworm", (3, 13): "trixie"}
+"""The Debian release that has which Python."""
+RELEASES = tuple(WITH_PYTHON.values())
 MIRROR = "http://deb.debian.org/debian"
 PACKAGES = (
     "ca-certificates", "dbus", "mosquitto", "mosquitto-clients", "procps", "python3", "python3-venv",

@@ -16,6 +16,12 @@ ATTEND_S = 0.1
 """How often a command's main thread looks at what its threads are doing, and at signals."""
 
 
+def device_config(arguments: argparse.Namespace) -> Path | None:
+    """Give the file that the command line names, else the device's own where it exists, else None."""
+    named: Path | None = arguments.config
+    return DEVICE_CONFIG if named is None and DEVICE_CONFIG.exists() else named
+
+
 def configuration(
     arguments: argparse.Namespace, *, of_device: bool = True, opens_camera: bool = False
 ) -> Config:
@@ -29,9 +35,7 @@ def configuration(
     Raises:
         ConfigError: every mistake in it, one per line.
     """
-    path: Path | None = arguments.config
-    if path is None and of_device and DEVICE_CONFIG.exists():
-        path = DEVICE_CONFIG
+    path = device_config(arguments) if of_device else arguments.config
     return load(path, arguments.overrides, opens_camera=opens_camera)
 
 

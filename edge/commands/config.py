@@ -2,7 +2,7 @@
 
 import argparse
 
-from edge.commands import DEVICE_CONFIG, configuration
+from edge.commands import configuration, device_config
 from edge.config import example, reference, to_toml
 
 
@@ -17,6 +17,5 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.action == "show":
             print(to_toml(config), end="")
         else:
-            path = arguments.config or (DEVICE_CONFIG if DEVICE_CONFIG.exists() else "defaults")
-            print(f"{path}: nothing wrong found")
+            print(f"{device_config(arguments) or 'defaults'}: nothing wrong found")
     return 0

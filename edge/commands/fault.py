@@ -10,10 +10,9 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from edge.commands import ATTEND_S, DEVICE_CONFIG, StopRequest, log_to_stderr
+from edge.commands import ATTEND_S, StopRequest, device_config, log_to_stderr
 from edge.config import Leds as LedsConfig
 from edge.config import read
 from edge.errors import ConfigError
@@ -28,11 +27,8 @@ def main(arguments: argparse.Namespace, pin_factory: Any = None) -> int:
     Raises:
         ConfigError: there is no GPIO here, or the pin cannot be had.
     """
-    path: Path | None = arguments.config
-    if path is None and DEVICE_CONFIG.exists():
-        path = DEVICE_CONFIG
     # A file with a mistake is the likeliest reason to be here: what can be read of it says where the LED is.
-    config, mistakes = read(path, arguments.overrides)
+    config, mistakes = read(device_config(arguments), arguments.overrides)
     log_to_stderr(config)
     if not config.leds.enabled or config.leds.fault_pin < 0:
         setting = "leds.fault_pin = -1" if config.leds.enabled else "leds.enabled = false"

@@ -7,19 +7,11 @@ from typing import Any
 import pytest
 
 from tools.container import boot, layer
-from tools.container.device import PYTHON, SOURCE, USER, equip
+from tools.container.device import PYTHON, SETTINGS, SOURCE, equip
 
 CONFIGURATION = f"""\
-[device]
-id = "trial"
-[camera]
-source = "synthetic"
-width = 320
-height = 240
+{SETTINGS}source = "synthetic"
 rate_hz = 100.0
-[mqtt]
-username = "{USER}"
-password_file = "microedge_password"
 """
 
 

@@ -15,22 +15,14 @@ import time
 from typing import Any
 
 from tools.container import ContainerError, boot, layer, missing, rootfs
-from tools.container.device import USER, equip
+from tools.container.device import SETTINGS, equip
 from tools.container.root import WITH_PYTHON
 
 CONFIGURATION = f"""\
-[device]
-id = "trial"
-[camera]
-source = "synthetic"
-width = 320
-height = 240
+{SETTINGS}source = "synthetic"
 rate_hz = 30.0
 [leds]
 enabled = false
-[mqtt]
-username = "{USER}"
-password_file = "microedge_password"
 """
 TIMEOUT_S = 300
 FAILING = {

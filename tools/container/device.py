@@ -35,6 +35,17 @@ autosave_interval 1
 """
 USER, PASSWORD = "device", "correct horse battery staple"
 """What the broker asks of the device."""
+SETTINGS = f"""\
+[device]
+id = "trial"
+[mqtt]
+username = "{USER}"
+password_file = "microedge_password"
+[camera]
+width = 320
+height = 240
+"""
+"""What trials have in common; to be gone on with in the section of the camera."""
 
 
 def equip(

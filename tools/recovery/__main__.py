@@ -23,20 +23,10 @@ from statistics import median
 from typing import Any
 
 from tools.container import ContainerError, boot, layer, rootfs
-from tools.container.device import PYTHON, SOURCE, USER, equip
+from tools.container.device import PYTHON, SETTINGS, SOURCE, equip
 from tools.container.root import RELEASES
 
-CONFIGURATION = f"""\
-[device]
-id = "trial"
-[camera]
-width = 320
-height = 240
-rate_hz = 100.0
-[mqtt]
-username = "{USER}"
-password_file = "microedge_password"
-"""
+CONFIGURATION = f"{SETTINGS}rate_hz = 100.0\n"
 _RUN_S = 150.0
 """For one fault at most: a hang that the watchdog finds takes 45 s."""
 _LOST = ("lost", "holes", "out_of_order", "duplicates_after_dedup", "renumbered", "altered")
